@@ -1,0 +1,257 @@
+"""The sections of config.yaml as typed models. The schema and the docs table are generated from these.
+
+Vectors are z,y,x in voxels unless a name says otherwise. A field's description is its documentation.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from ffn.errors import GeometryError
+from ffn.geometry import Box
+
+Positive = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[int, Field(ge=0)]
+Probability = Annotated[float, Field(gt=0, lt=1)]
+Size = tuple[Positive, Positive, Positive]
+Offset = tuple[NotNegative, NotNegative, NotNegative]
+VoxelSize = tuple[
+    Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]
+]
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are refused, values do not change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Region(Section):
+    """An image with its labels, and the box of it that is used."""
+
+    image: str = Field(description="URI of the EM image, or `synthetic` for the volume that `ffn synth` makes.")
+    labels: str | None = Field(
+        None, description="URI of the ground truth (0 = unknown), or `synthetic`. Not needed where nothing is scored."
+    )
+    box: str | None = Field(None, description="`Z0:Z1,Y0:Y1,X0:X1`: use only these voxels; empty = the whole volume.")
+
+    @field_validator("box")
+    @classmethod
+    def _box_is_readable(cls, text: str | None) -> str | None:
+        if text is not None:
+            try:
+                Box.parse(text)
+            except GeometryError as error:
+                raise ValueError(str(error)) from error
+        return text
+
+    @property
+    def bounds(self) -> Box | None:
+        return None if self.box is None else Box.parse(self.box)
+
+
+class Source(Section):
+    """Public data that the workflow fetches before anything reads it."""
+
+    dataset: Literal["fib25_train", "fib25_test", "fib25_checkpoint"] = Field(
+        description="Which public data: the 520^3 or the 250^3 FIB-25 sample, or the released FFN checkpoint."
+    )
+    folder: str = Field(description="Where it appears, relative to the working directory.")
+    mirror: str | None = Field(
+        None, description="A local copy; where this folder exists it is linked instead of downloading."
+    )
+
+
+class Data(Section):
+    """What is trained on and what is segmented."""
+
+    train: Region | None = Field(None, description="Volume to learn from; empty with a ready-made checkpoint.")
+    test: Region = Field(description="Volume to segment, and to score where it has labels.")
+    voxel_size: VoxelSize | None = Field(
+        None, description="Nanometres z,y,x; empty = read from the volume, which must then know it."
+    )
+    sources: list[Source] = Field(default_factory=list, description="Public data to fetch first.")
+
+
+class Synthetic(Section):
+    """The embedded EM-like volume (`ffn synth`)."""
+
+    shape: Size = Field((160, 160, 160), description="Voxels.")
+    voxel_size: VoxelSize = Field((10.0, 10.0, 10.0), description="Nanometres.")
+    neurites: Positive = Field(40, description="Tubular cells.")
+    sheets: NotNegative = Field(6, description="Sheet-like cells (glia) between them.")
+    membrane_nm: float = Field(30.0, gt=0, description="Thickness of the dark line between two cells.")
+    noise: float = Field(0.06, ge=0, description="Standard deviation of the noise, as a fraction of the grey range.")
+
+
+class Network(Section):
+    """What the trained weights depend on: training and inference share it."""
+
+    depth: Annotated[int, Field(ge=2)] = Field(9, description="One input module + depth-1 residual modules.")
+    features: Positive = Field(32, description="Feature maps of each 3x3x3 convolution.")
+    fov: Size = Field((33, 33, 33), description="Field of view; odd.")
+    deltas: Offset = Field((8, 8, 8), description="Step of the field of view; 0 = never move along that axis.")
+    image_mean: float = Field(128.0, description="Subtracted from the image.")
+    image_stddev: float = Field(33.0, gt=0, description="The image is divided by it.")
+    init_activation: Probability = Field(0.95, description="Object map at the seed voxel.")
+    pad_value: Probability = Field(0.05, description="Object map where nothing has been predicted yet.")
+    move_threshold: Probability = Field(0.9, description="Object map needed at a face centre to move there.")
+
+    @model_validator(mode="after")
+    def _fov_is_movable(self) -> "Network":
+        for axis, size, delta in zip("zyx", self.fov, self.deltas, strict=True):
+            if size % 2 == 0:
+                raise ValueError(f"fov {size} along {axis} is even; use an odd number such as {size + 1}.")
+            if delta > size // 2:
+                raise ValueError(f"deltas {delta} along {axis} leaves the fov {size}; use at most {size // 2}.")
+        return self
+
+
+class Prepare(Section):
+    """Partitions and balanced coordinates (`ffn prepare`)."""
+
+    thresholds: list[Annotated[float, Field(gt=0, le=1)]] = Field(
+        [0.025, 0.05, 0.075, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9],
+        min_length=1,
+        description="Upper bounds of the partition classes: fraction of the cube filled by the centre's object.",
+    )
+    lom_radius: Offset | None = Field(None, description="Half size of that cube; empty = fov//2 + deltas.")
+    min_size: NotNegative = Field(10_000, description="Objects with fewer voxels count as background.")
+
+    @field_validator("thresholds")
+    @classmethod
+    def _ascending(cls, values: list[float]) -> list[float]:
+        if sorted(set(values)) != values:
+            raise ValueError("thresholds must be ascending and without repetition.")
+        return values
+
+
+class Training(Section):
+    """Synchronous data-parallel training (`ffn train`)."""
+
+    steps: Positive = Field(1000, description="Updates of the weights, each from all ranks.")
+    batch: Positive = Field(1, description="Fields of view per rank and step.")
+    ranks: Positive = Field(1, description="Horovod ranks that the workflow starts.")
+    optimizer: Literal["sgd", "momentum", "adam"] = Field("adam", description="Update rule.")
+    learning_rate: float = Field(1e-3, gt=0, description="Rate of one rank, after the warm-up.")
+    rate_scaling: Literal["none", "linear", "sqrt"] = Field(
+        "none", description="How the rate grows with the number of ranks (the paper: linear to 16, sqrt beyond)."
+    )
+    schedule: Literal["constant", "cosine"] = Field("constant", description="Rate over the steps after the warm-up.")
+    warmup_steps: NotNegative = Field(0, description="Linear ramp from 0.")
+    gradient_clip: float | None = Field(
+        0.7, gt=0, description="Each gradient element is clipped to +-this; empty = not."
+    )
+    moves: Literal["fixed", "max_pred_moves", "no_step"] = Field(
+        "fixed", description="Policy by which the field of view moves over a training example."
+    )
+    permutable_axes: list[Literal["z", "y", "x"]] = Field(
+        ["y", "x"], description="Axes that may be swapped: only axes of equal voxel size and fov."
+    )
+    reflectable_axes: list[Literal["z", "y", "x"]] = Field(["z", "y", "x"], description="Axes that may be mirrored.")
+    checkpoint_every: Positive = Field(500, description="Steps between checkpoints.")
+    keep_checkpoints: Positive = Field(3, description="Checkpoints kept.")
+    log_every: Positive = Field(50, description="Steps averaged into one row of curves.csv.")
+    intra_op_threads: NotNegative = Field(0, description="Threads inside one operation; 0 = TensorFlow decides.")
+    inter_op_threads: NotNegative = Field(0, description="Operations side by side; 0 = TensorFlow decides.")
+
+    @model_validator(mode="after")
+    def _warm_up_fits(self) -> "Training":
+        if self.warmup_steps >= self.steps:
+            raise ValueError(f"warmup_steps {self.warmup_steps} must be fewer than steps {self.steps}.")
+        return self
+
+
+class Inference(Section):
+    """Flood filling (`ffn infer`)."""
+
+    checkpoint: str | None = Field(
+        None, description="A checkpoint (prefix) to use instead of training: ours or google/ffn's."
+    )
+    segment_threshold: Probability = Field(0.6, description="Object map from which a voxel belongs to the object.")
+    min_segment_size: Positive = Field(1000, description="Smaller objects are dropped.")
+    min_boundary_dist: Offset = Field((1, 1, 1), description="No seed with a segment this near.")
+    disco_seed_threshold: float = Field(
+        0.0, ge=-1, le=1, description="Keeps voxels once judged outside from coming back; negative = off."
+    )
+    seed_policy: Literal["peaks"] = Field("peaks", description="Where seeds come from: PolicyPeaks.")
+    subvolume_size: Size | None = Field(None, description="Sub-volume of one job; empty = the whole box at once.")
+    subvolume_overlap: Offset = Field((32, 32, 32), description="Voxels shared with a neighbouring sub-volume.")
+    intra_op_threads: NotNegative = Field(0, description="Threads inside one operation; 0 = TensorFlow decides.")
+    checkpoint_every_s: Annotated[float, Field(gt=0)] = Field(
+        60.0, description="Seconds between saved states of an unfinished sub-volume."
+    )
+
+
+class Assembly(Section):
+    """Global ids over the overlaps of sub-volumes (`ffn assemble`)."""
+
+    min_overlap_voxels: Positive = Field(100, description="Common voxels needed to call two pieces one object.")
+    min_overlap_fraction: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.5, description="Part of both pieces inside the overlap that must be common."
+    )
+    block: Size = Field((128, 128, 128), description="Voxels written at once, and the chunk on disk at most.")
+
+
+class Export(Section):
+    """Neuroglancer precomputed layers (`ffn export`)."""
+
+    chunk: Size = Field((64, 64, 64), description="Chunk of the layers, z,y,x.")
+    mips: NotNegative = Field(3, description="Downsampled levels, each half the resolution.")
+
+
+class Cluster(Section):
+    """Nodes for the jobs that run on a cluster; a profile's launcher turns it into a command line."""
+
+    nodes: Positive = Field(1, description="Nodes of the training job.")
+    ranks_per_node: Positive = Field(1, description="Training ranks on each.")
+    runtime_minutes: Positive = Field(60, description="Wall time asked for the training job.")
+    launcher: Literal["horovodrun", "aprun", "mpiexec", "srun"] = Field(
+        "horovodrun", description="Starts the ranks of the training job."
+    )
+
+
+class Config(Section):
+    """One run of the workflow."""
+
+    run: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name; everything goes to results/<run>/.")
+    results: str = Field("results", description="Folder of all runs, relative to the working directory.")
+    seed: NotNegative = Field(1, description="Decides everything random.")
+    data: Data
+    synthetic: Synthetic = Field(default_factory=Synthetic)
+    network: Network = Field(default_factory=Network)
+    prepare: Prepare = Field(default_factory=Prepare)
+    training: Training = Field(default_factory=Training)
+    inference: Inference = Field(default_factory=Inference)
+    assembly: Assembly = Field(default_factory=Assembly)
+    export: Export = Field(default_factory=Export)
+    cluster: Cluster = Field(default_factory=Cluster)
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> "Config":
+        problems = []
+        if self.data.train is None and self.inference.checkpoint is None:
+            problems.append("data.train is empty and inference.checkpoint too: give one of them.")
+        if self.data.train is not None and self.data.train.labels is None:
+            problems.append("data.train.labels is empty: training needs ground truth.")
+        for key, region in (("data.train", self.data.train), ("data.test", self.data.test)):
+            if region is not None and region.bounds is not None:
+                problems += _too_small(key, region.bounds, self.network.fov)
+        size, overlap = self.inference.subvolume_size, self.inference.subvolume_overlap
+        if size is not None:
+            for axis, s, o, f in zip("zyx", size, overlap, self.network.fov, strict=True):
+                if o >= s:
+                    problems.append(f"inference.subvolume_overlap {o} along {axis} must be smaller than the size {s}.")
+                if s < f:
+                    problems.append(f"inference.subvolume_size {s} along {axis} is smaller than the fov {f}.")
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+
+def _too_small(key: str, box: Box, fov: Size) -> list[str]:
+    return [
+        f"{key}.box has {n} voxels along {axis}, fewer than the network's fov {f}."
+        for axis, n, f in zip("zyx", box.shape, fov, strict=True)
+        if n < f
+    ]

@@ -1,0 +1,43 @@
+"""Mistakes a user can make, each an exception whose text says what was given, what was expected and what to do.
+
+`ffn.cli` prints the text of an `FFNError` as one message and exits with `exit_code`; any other exception is a
+bug of ours and keeps its traceback.
+"""
+
+
+class FFNError(Exception):
+    """Base of everything that is reported without a traceback."""
+
+    exit_code = 2
+
+
+class ConfigError(FFNError):
+    """The configuration does not describe a run that can work."""
+
+
+class GeometryError(FFNError):
+    """A box, size or field of view that does not fit."""
+
+
+class VolumeError(FFNError):
+    """A volume that cannot be opened, read or written as asked."""
+
+
+class CheckpointError(FFNError):
+    """A checkpoint that is missing, broken or of another architecture."""
+
+
+class DataError(FFNError):
+    """Data that can be read but from which nothing can be learnt or segmented."""
+
+
+class StageError(FFNError):
+    """An output folder that belongs to another configuration."""
+
+
+class RankError(FFNError):
+    """Training ranks that cannot start, or do not agree."""
+
+
+class ClusterError(FFNError):
+    """A scheduler that refused, or whose answer makes no sense."""

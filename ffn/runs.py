@@ -1,0 +1,103 @@
+"""Where a run keeps its files: results/<run>/, one folder a stage."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ffn.config import Config, Region
+
+SYNTHETIC = "synthetic"
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """Paths of one run, all below `root`."""
+
+    root: Path
+
+    @classmethod
+    def of(cls, config: Config) -> "RunPaths":
+        return cls(Path(config.results) / config.run)
+
+    @property
+    def synth(self) -> Path:
+        return self.root / "synth"
+
+    @property
+    def synthetic_volume(self) -> Path:
+        """HDF5 with `image` and `labels`."""
+        return self.synth / "volume.h5"
+
+    @property
+    def prepare(self) -> Path:
+        return self.root / "prepare"
+
+    @property
+    def seeds(self) -> Path:
+        return self.prepare / "seeds.csv"
+
+    @property
+    def partitions(self) -> Path:
+        """HDF5 with `partitions`."""
+        return self.prepare / "partitions.h5"
+
+    @property
+    def coordinates(self) -> Path:
+        return self.prepare / "coordinates.h5"
+
+    @property
+    def train(self) -> Path:
+        return self.root / "train"
+
+    @property
+    def trained_checkpoint(self) -> Path:
+        """Prefix of the final weights."""
+        return self.train / "model.ckpt"
+
+    @property
+    def infer(self) -> Path:
+        return self.root / "infer"
+
+    def tile(self, index: int) -> Path:
+        """Folder of one sub-volume."""
+        return self.infer / f"tile-{index:04d}"
+
+    @property
+    def assemble(self) -> Path:
+        return self.root / "assemble"
+
+    @property
+    def segmentation(self) -> Path:
+        """HDF5 with `labels`, global ids."""
+        return self.assemble / "segmentation.h5"
+
+    @property
+    def evaluate(self) -> Path:
+        return self.root / "evaluate"
+
+    @property
+    def scores(self) -> Path:
+        return self.evaluate / "scores.json"
+
+    @property
+    def export(self) -> Path:
+        return self.root / "export"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report"
+
+
+def image_uri(config: Config, region: Region) -> str:
+    """The region's image, with `synthetic` resolved."""
+    return f"{RunPaths.of(config).synthetic_volume}:image" if region.image == SYNTHETIC else region.image
+
+
+def labels_uri(config: Config, region: Region) -> str | None:
+    """The region's ground truth, with `synthetic` resolved; None where there is none."""
+    return f"{RunPaths.of(config).synthetic_volume}:labels" if region.labels == SYNTHETIC else region.labels
+
+
+def checkpoint_prefix(config: Config) -> Path:
+    """Weights for inference: the configured checkpoint, else what this run trains."""
+    ready_made = config.inference.checkpoint
+    return RunPaths.of(config).trained_checkpoint if ready_made is None else Path(ready_made)

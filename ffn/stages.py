@@ -1,0 +1,76 @@
+"""Done-markers: what makes a stage safe to kill and to run again.
+
+A stage owns one folder. `started.json` records the settings that are making its contents, `done.json` that they
+are complete. Same settings and done: nothing to do. Other settings: refuse, naming the keys that differ.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ffn.errors import StageError
+from ffn.files import write_json
+
+
+def settings_hash(settings: Mapping[str, Any]) -> str:
+    """SHA-256 of the settings as canonical JSON."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict) and value:
+        return {k: v for key, item in value.items() for k, v in _flat(item, f"{prefix}{key}.").items()}
+    return {prefix.rstrip("."): value}
+
+
+class Stage:
+    """One stage's folder, bound to the settings (JSON-able) that decide its contents."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.settings = json.loads(json.dumps(settings, default=str))
+        self.started_marker = folder / "started.json"
+        self.done_marker = folder / "done.json"
+
+    def begin(self) -> bool:
+        """Claim the folder. True: there is work to do. False: it is already done with these settings.
+
+        Raises StageError if the folder was started or finished with other settings.
+        """
+        for marker in (self.done_marker, self.started_marker):
+            if marker.exists():
+                self._refuse_other_settings(marker)
+        if self.done_marker.exists():
+            return False
+        if not self.started_marker.exists():
+            write_json(self.started_marker, self._record())
+        return True
+
+    def finish(self, **facts: Any) -> None:
+        """Mark the folder complete; call only after all data is on disk. `facts` are kept in the marker."""
+        write_json(self.done_marker, {**self._record(), "facts": facts})
+
+    def _record(self) -> dict[str, Any]:
+        return {"hash": settings_hash(self.settings), "settings": self.settings}
+
+    def _refuse_other_settings(self, marker: Path) -> None:
+        try:
+            record = json.loads(marker.read_text(encoding="utf-8"))
+            theirs = _flat(record["settings"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise StageError(f"{marker} is not a marker of this workflow ({error}); move the folder away.") from error
+        if record.get("hash") == settings_hash(self.settings):
+            return
+        ours = _flat(self.settings)
+        differing = [
+            f"{key}: there {theirs.get(key)!r}, now {ours.get(key)!r}"
+            for key in sorted(ours.keys() | theirs.keys())
+            if ours.get(key) != theirs.get(key)
+        ]
+        shown = "; ".join(differing[:5]) + (f"; and {len(differing) - 5} more" if len(differing) > 5 else "")
+        raise StageError(
+            f"{self.folder} holds results of another configuration ({shown}). "
+            "Choose another run name or output folder, or delete that folder to start over."
+        )

@@ -1,0 +1,17 @@
+"""What all tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Folder with real EM data; tests that need it are skipped where it is absent."""
+    folder = Path(os.environ.get("FFN_TEST_DATA", ROOT / "../shared/data")).resolve()
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}: set FFN_TEST_DATA to a folder with it (docs/guides/testing.md)")
+    return folder
