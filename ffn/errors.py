@@ -23,6 +23,10 @@ class VolumeError(FFNError):
     """A volume that cannot be opened, read or written as asked."""
 
 
+class FetchError(FFNError):
+    """Public data that cannot be fetched, or that is not what was published."""
+
+
 class CheckpointError(FFNError):
     """A checkpoint that is missing, broken or of another architecture."""
 
@@ -41,3 +45,13 @@ class RankError(FFNError):
 
 class ClusterError(FFNError):
     """A scheduler that refused, or whose answer makes no sense."""
+
+
+class Interrupted(FFNError):
+    """Work that was asked to stop, saved its state and can go on: EX_TEMPFAIL, so that a scheduler may requeue it."""
+
+    exit_code = 75
+
+
+class ViewError(FFNError):
+    """A run that cannot be shown, or an address that cannot be served on."""

@@ -34,15 +34,22 @@ class Stage:
         self.started_marker = folder / "started.json"
         self.done_marker = folder / "done.json"
 
-    def begin(self) -> bool:
-        """Claim the folder. True: there is work to do. False: it is already done with these settings.
+    def is_done(self) -> bool:
+        """Whether the folder is complete with these settings; writes nothing.
 
         Raises StageError if the folder was started or finished with other settings.
         """
         for marker in (self.done_marker, self.started_marker):
             if marker.exists():
                 self._refuse_other_settings(marker)
-        if self.done_marker.exists():
+        return self.done_marker.exists()
+
+    def begin(self) -> bool:
+        """Claim the folder. True: there is work to do. False: it is already done with these settings.
+
+        Raises StageError if the folder was started or finished with other settings.
+        """
+        if self.is_done():
             return False
         if not self.started_marker.exists():
             write_json(self.started_marker, self._record())
@@ -74,3 +81,15 @@ class Stage:
             f"{self.folder} holds results of another configuration ({shown}). "
             "Choose another run name or output folder, or delete that folder to start over."
         )
+
+
+def done_digest(folder: Path, command: str) -> str:
+    """SHA-256 of the done-marker in `folder`: put into the settings of a stage that reads what that stage made.
+
+    Raises StageError, naming the `command` that makes it, where the folder is missing or not complete.
+    """
+    marker = folder / "done.json"
+    try:
+        return hashlib.sha256(marker.read_bytes()).hexdigest()
+    except FileNotFoundError as error:
+        raise StageError(f"{folder} is not complete (no {marker.name} in it); run `{command}` first.") from error

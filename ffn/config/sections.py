@@ -15,9 +15,7 @@ NotNegative = Annotated[int, Field(ge=0)]
 Probability = Annotated[float, Field(gt=0, lt=1)]
 Size = tuple[Positive, Positive, Positive]
 Offset = tuple[NotNegative, NotNegative, NotNegative]
-VoxelSize = tuple[
-    Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]
-]
+VoxelSize = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 
 
 class Section(BaseModel):
@@ -78,10 +76,14 @@ class Synthetic(Section):
 
     shape: Size = Field((160, 160, 160), description="Voxels.")
     voxel_size: VoxelSize = Field((10.0, 10.0, 10.0), description="Nanometres.")
-    neurites: Positive = Field(40, description="Tubular cells.")
+    neurites: Positive = Field(60, description="Tubular cells that are tried; those that find no room are left out.")
     sheets: NotNegative = Field(6, description="Sheet-like cells (glia) between them.")
+    calibre_nm: float = Field(150.0, gt=0, description="Median diameter of a tubular cell before it fills the gaps.")
     membrane_nm: float = Field(30.0, gt=0, description="Thickness of the dark line between two cells.")
     noise: float = Field(0.06, ge=0, description="Standard deviation of the noise, as a fraction of the grey range.")
+    unevenness: float = Field(
+        0.15, ge=0, le=1, description="Standard deviation of the contrast over the volume, as a fraction of it."
+    )
 
 
 class Network(Section):
@@ -113,6 +115,7 @@ class Prepare(Section):
     thresholds: list[Annotated[float, Field(gt=0, le=1)]] = Field(
         [0.025, 0.05, 0.075, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9],
         min_length=1,
+        max_length=253,
         description="Upper bounds of the partition classes: fraction of the cube filled by the centre's object.",
     )
     lom_radius: Offset | None = Field(None, description="Half size of that cube; empty = fov//2 + deltas.")

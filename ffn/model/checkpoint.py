@@ -7,6 +7,7 @@ google/ffn's released models can be read here and ours there. Other tensors in t
 
 import errno
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def read_tensors(prefix: Path) -> dict[str, np.ndarray[Any, Any]]:
     try:
         reader = tf.train.load_checkpoint(str(prefix))
         return {name: np.asarray(reader.get_tensor(name)) for name in sorted(reader.get_variable_to_shape_map())}
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+    except (tf.errors.OpError, ValueError, RuntimeError, LookupError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(
             f"The checkpoint {prefix} is damaged ({reason}). Copy or download it again, or train anew."
@@ -86,7 +87,7 @@ def load_weights(model: keras.Model, prefix: Path) -> None:
     """
     tensors = read_tensors(prefix)
     expected = dict(_named_variables(model))
-    theirs = [name for name in tensors if name.startswith(f"{SCOPE}/")]
+    theirs = [name for name in tensors if re.fullmatch(rf"{SCOPE}/\w+/(weights|biases)", name)]
     if not theirs:
         raise CheckpointError(f"The checkpoint {prefix} holds no flood-filling network: no tensor '{SCOPE}/...'.")
     for name, variable in expected.items():
@@ -135,6 +136,7 @@ def _other_architecture(
 
 
 def _as_os_error(error: "tf.errors.OpError", prefix: Path) -> OSError:
-    full = isinstance(error, tf.errors.ResourceExhaustedError) or "No space left" in str(error)
-    code = errno.ENOSPC if full else errno.EIO
+    # TensorFlow keeps only the text of the system's error.
+    codes = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
+    code = next((code for code in codes if os.strerror(code) in str(error)), errno.EIO)
     return OSError(code, os.strerror(code), str(prefix))

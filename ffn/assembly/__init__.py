@@ -1,0 +1,1 @@
+"""From the labels of overlapping sub-volumes to one volume with global ids."""

@@ -1,0 +1,54 @@
+"""`ffn export` and `ffn view`: Neuroglancer layers of a run, and a look at them."""
+
+import argparse
+from pathlib import Path
+
+from ffn.cli.options import add_command, add_config
+
+_EXPORT_EXAMPLES = "  ffn export --config config.yaml\n"
+_VIEW_EXAMPLES = """\
+  ffn view results/demo
+  ffn view results/demo --port 0                # any free port
+  ssh -L 9000:127.0.0.1:9000 cluster            # then `ffn view` there, the browser here
+"""
+
+
+def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `export` and `view`."""
+    export = add_command(
+        commands, "export", "write image, ground truth and segmentation as Neuroglancer layers", _EXPORT_EXAMPLES
+    )
+    add_config(export)
+    export.set_defaults(run=_export)
+
+    view = add_command(commands, "view", "look at a run in Neuroglancer, served from this machine", _VIEW_EXAMPLES)
+    view.add_argument("folder", type=Path, metavar="RUN", help="the run's folder, such as results/demo")
+    view.add_argument("--port", type=int, default=9000, metavar="N", help="port to listen on (default 9000; 0 = any)")
+    view.add_argument(
+        "--bind",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="address to listen on (default 127.0.0.1: only from here)",
+    )
+    view.set_defaults(run=_view)
+
+
+def _export(args: argparse.Namespace) -> None:
+    from ffn.config import load_config
+    from ffn.export import export_run
+
+    folder = export_run(load_config(args.config))
+    print(f"Layers are in {folder}. Look at them with: ffn view {folder.parent}")
+
+
+def _view(args: argparse.Namespace) -> None:
+    from ffn.export import ViewServer
+
+    with ViewServer(args.folder, args.bind, args.port) as server:
+        print(f"Open {server.address}/ in a browser (Ctrl-C stops).\nThe link with the view in it:\n{server.link}")
+        print(flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            server.stopped.set()
+            print("Stopped.")

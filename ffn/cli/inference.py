@@ -1,0 +1,79 @@
+"""`ffn infer`, `ffn tiles`, `ffn assemble`: from an image and a network to labels."""
+
+import argparse
+from pathlib import Path
+
+from ffn.cli.options import add_command, add_config, box_option
+
+_INFER_EXAMPLES = """\
+  ffn infer --config config.yaml --image volume.h5:image --checkpoint model.ckpt --box 0:40,0:48,170:250 --output seg
+  ffn infer --config config.yaml --tile 0
+
+The first form segments one box (or the whole image) as one sub-volume with the configured network and leaves
+seg/segmentation.h5 (dataset labels) and seg/origins.json. The second segments one of the run's sub-volumes, which
+`ffn tiles` lists. A command that was killed continues when it is run again."""
+
+
+def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the commands of inference and assembly."""
+    infer = add_command(commands, "infer", "segment one sub-volume by flood filling", _INFER_EXAMPLES)
+    add_config(infer)
+    infer.add_argument("--image", metavar="URI", help="EM image")
+    infer.add_argument("--checkpoint", type=Path, metavar="PATH", help="weights: common beginning of the files' names")
+    infer.add_argument(
+        "--box", type=box_option, metavar="Z0:Z1,Y0:Y1,X0:X1", help="segment only these voxels, as if they were all"
+    )
+    infer.add_argument("--output", type=Path, metavar="DIR", help="folder for the results")
+    infer.add_argument("--tile", type=int, metavar="K", help="instead: sub-volume K of the run's test region")
+    infer.set_defaults(run=lambda args: _infer(infer, args))
+    listing = add_command(
+        commands, "tiles", "list the sub-volumes of a run's test region", "  ffn tiles --config config.yaml"
+    )
+    add_config(listing)
+    listing.set_defaults(run=_tiles)
+    joining = add_command(
+        commands,
+        "assemble",
+        "join a run's segmented sub-volumes into one volume with global ids",
+        "  ffn assemble --config config.yaml",
+    )
+    add_config(joining)
+    joining.set_defaults(run=_assemble)
+
+
+def _infer(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    required = ("image", "checkpoint", "output")
+    if args.tile is not None:
+        given = [f"--{name}" for name in (*required, "box") if getattr(args, name) is not None]
+        if given:
+            parser.error(f"{', '.join(given)} cannot be combined with --tile: the run decides them")
+    else:
+        missing = [f"--{name}" for name in required if getattr(args, name) is None]
+        if missing:
+            parser.error(f"give {', '.join(missing)}, or --tile alone for a sub-volume of the run")
+    from ffn.config import load_config
+    from ffn.inference.subvolume import run_tile
+    from ffn.inference.tiles import infer_tile
+
+    config = load_config(args.config)
+    if args.tile is not None:
+        infer_tile(config, args.tile)
+    else:
+        run_tile(config, args.image, args.checkpoint, args.box, args.output)
+
+
+def _tiles(args: argparse.Namespace) -> None:
+    from ffn.config import load_config
+    from ffn.inference.tiles import tiles
+
+    boxes = tiles(load_config(args.config))
+    print(f"{len(boxes)} sub-volume" + ("s" if len(boxes) > 1 else ""))
+    for index, box in enumerate(boxes):
+        print(f"{index}\t{box}")
+
+
+def _assemble(args: argparse.Namespace) -> None:
+    from ffn.assembly.run import assemble
+    from ffn.config import load_config
+
+    assemble(load_config(args.config))

@@ -1,0 +1,42 @@
+"""`ffn train`."""
+
+import argparse
+from pathlib import Path
+
+from ffn.cli.options import add_command, add_config
+
+
+def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the commands of this module."""
+    parser = add_command(
+        commands,
+        "train",
+        "train the network on one rank, or as one of several Horovod ranks",
+        "  ffn train --config config.yaml\n"
+        "  horovodrun --gloo -np 2 -H localhost:2 ffn train --config config.yaml\n"
+        "  mpirun -np 4 ffn train --config config/fib25.yaml\n"
+        "\n"
+        "A run that was killed goes on from its last checkpoint when the same command is given again. SIGTERM saves a\n"
+        "checkpoint after the step in progress and ends with exit code 75; a second start goes on from there.",
+    )
+    add_config(parser)
+    parser.add_argument("--resume", action="store_true", help="refuse to start from the beginning")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="folder of weights and curves (default: results/RUN/train)"
+    )
+    parser.set_defaults(run=_train)
+
+
+def _train(args: argparse.Namespace) -> None:
+    from ffn.config import load_config
+    from ffn.training.run import train
+
+    outcome = train(load_config(args.config), args.output, args.resume)
+    if not outcome.first_rank:
+        return
+    if outcome.result is None:
+        print(f"{outcome.folder} is already complete with these settings.")
+        return
+    result = outcome.result
+    print(f"{outcome.folder / 'model.ckpt'}: {result.steps} steps")
+    print(f"final F1 {result.f1:.4f}, loss {result.loss:.4f}, {result.fovs_per_s:.1f} FOVs/s")

@@ -1,0 +1,1 @@
+"""Running the workflow's jobs on a cluster: launch lines, and one module a scheduler."""

@@ -1,0 +1,65 @@
+"""The script that Snakemake hands to a submit command: its properties, and a copy that outlives Snakemake."""
+
+import hashlib
+import json
+import re
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ffn.errors import ClusterError
+from ffn.files import write_text
+
+_PROPERTIES = re.compile(r"^# properties = (\{.*\})\s*$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class JobScript:
+    """Text of a jobscript and the job properties that Snakemake wrote into it as JSON."""
+
+    text: str
+    properties: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> "JobScript":
+        """Raises ClusterError if `path` is not a Snakemake jobscript."""
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise ClusterError(f"The jobscript {path} cannot be read: {error.strerror}.") from error
+        match = _PROPERTIES.search(text)
+        if match is None:
+            raise ClusterError(f"{path} has no line '# properties = {{...}}'; only Snakemake's jobscripts can be run.")
+        return cls(text, json.loads(match.group(1)))
+
+    @property
+    def name(self) -> str:
+        """The rule, or the group of rules that run in one job."""
+        return str(self.properties.get("rule") or self.properties.get("groupid") or "job")
+
+    @property
+    def resources(self) -> Mapping[str, Any]:
+        return self.properties.get("resources", {})
+
+    def key(self, workdir: Path) -> str:
+        """Names the work, not the submission: the same for the same rule, outputs and working directory."""
+        outputs = sorted(self.properties.get("output") or self.properties.get("input") or [])
+        identity = [str(workdir), self.name, outputs, self.properties.get("wildcards", {})]
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+    def install(self, target: Path, prelude: Path | None = None) -> None:
+        """Write an executable copy that finds this environment's programs.
+
+        Schedulers read the script when the job starts, perhaps after Snakemake has deleted its own; and a job
+        does not inherit the user's environment, so PATH is set here. `prelude` is sourced first (modules).
+        """
+        shebang, _, body = self.text.partition("\n")
+        programs = Path(sys.executable).parent
+        lines = [shebang, f'export PATH={shlex.quote(str(programs))}:"$PATH"']
+        if prelude is not None:
+            lines.append(f". {shlex.quote(str(prelude.resolve()))}")
+        write_text(target, "\n".join([*lines, body]))
+        target.chmod(0o755)

@@ -1,0 +1,85 @@
+"""The configuration's documentation, generated from its model: JSON schema and a Markdown table."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from ffn.config.sections import Config
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def schema_text() -> str:
+    """JSON schema (draft 2020-12) of config.yaml."""
+    schema = {"$schema": DIALECT, **Config.model_json_schema()}
+    return json.dumps(schema, indent=2) + "\n"
+
+
+def table_text() -> str:
+    """One Markdown table a section: key, type, default, meaning."""
+    lines = [
+        "# Configuration",
+        "",
+        "Generated from the model in `ffn/config/sections.py` by `ffn config table`. Vectors are z,y,x in voxels",
+        "unless a name says otherwise. Unknown keys are refused; a key whose default is `required` must be given.",
+    ]
+    for name, section in _sections("", Config):
+        lines += ["", f"## {name or 'Top level'}", "", (section.__doc__ or "").strip(), ""]
+        lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
+        lines += [_row(section, key, field) for key, field in section.model_fields.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _sections(name: str, section: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
+    yield name, section
+    for key, field in section.model_fields.items():
+        inner = section_of(field)
+        if inner is not None:
+            suffix = "[]" if str(field.annotation).startswith("list") else ""
+            yield from _sections(f"{name}.{key}{suffix}".lstrip("."), inner)
+
+
+def section_of(field: FieldInfo) -> type[BaseModel] | None:
+    """The section that a field holds, alone, optionally or in a list; None for a plain value."""
+    for candidate in (field.annotation, *getattr(field.annotation, "__args__", ())):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+def _row(section: type[BaseModel], key: str, field: FieldInfo) -> str:
+    inner = section_of(field)
+    meaning = field.description or ("" if inner is None else (inner.__doc__ or "").strip())
+    cells = [f"`{key}`", _type(section, key, field), _default(field), meaning]
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def _type(section: type[BaseModel], key: str, field: FieldInfo) -> str:
+    if section_of(field) is not None:
+        return "list of sections" if str(field.annotation).startswith("list") else "section"
+    return _words(section.model_json_schema()["properties"][key])
+
+
+def _words(schema: dict[str, Any]) -> str:
+    if "anyOf" in schema:
+        return " or ".join("empty" if part.get("type") == "null" else _words(part) for part in schema["anyOf"])
+    if "enum" in schema:
+        return ", ".join(f"`{value}`" for value in schema["enum"])
+    if schema.get("type") == "array":
+        fixed = schema.get("prefixItems")
+        return f"{len(fixed)} x {_words(fixed[0])}" if fixed else f"list of {_words(schema['items'])}"
+    limits = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    bounds = [f"{sign} {schema[limit]:g}" for limit, sign in limits.items() if limit in schema]
+    name = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false"}
+    return " ".join([name[schema["type"]], " and ".join(bounds)]).strip()
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    if field.default_factory is not None:
+        return "empty" if field.default_factory is list else "all defaults"
+    return "empty" if field.default is None else f"`{json.dumps(field.default)}`"

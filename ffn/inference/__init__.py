@@ -1,0 +1,1 @@
+"""Flood filling of one sub-volume: movement, canvas, network call, saved states, tiling."""

@@ -1,0 +1,208 @@
+"""Flood filling: objects grown one after another from seeds by moving the field of view (Januszewski et al. 2018).
+
+One object (`_grow`):
+
+    pop a position -> crop image and object map -> network -> hold down rejected voxels -> write back -> queue moves
+
+The object map of the current object is a float32 canvas of logits, NaN where nothing has been predicted. When the
+object is finished, what reaches the segment threshold and is still free becomes a segment; only the box that was
+visited is read and wiped, so the cost of a seed does not depend on the size of the sub-volume. (The reference also
+marks seeds that failed; nothing ever reads that mark, so there is none here.)
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ffn.geometry import ZYX
+from ffn.inference.movement import FaceMaxMovement
+from ffn.inference.options import FloodOptions
+
+NetworkCall = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]
+"""(image, object map) -> updated map: float32 [z, y, x] of the field of view; the result may be written to."""
+
+COUNTERS = (
+    "seeds",
+    "seeds_too_close",
+    "objects_started",
+    "objects_weak",
+    "objects_small",
+    "segments",
+    "fovs",
+    "seed_got_too_weak",
+    "skip_threshold",
+    "skip_invalid_pos",
+    "voxels_segmented",
+    "voxels_overlapping",
+)
+"""What is counted. `objects_weak` were lost at the seed, `objects_small` below the minimum size; `seed_got_too_weak`
+stopped with moves left; `skip_*` are positions refused for their map value, or for lack of room or another segment."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One finished object: its origin (z,y,x relative to the sub-volume), work and size."""
+
+    id: int
+    seed: ZYX
+    fovs: int
+    voxels: int
+    overlaps: tuple[tuple[int, int], ...]
+    """(id, voxels) of earlier segments that the object reached into; those voxels stayed theirs."""
+
+
+@dataclass
+class Growth:
+    """The object that is being grown: visited centres lie within low..high (both inclusive)."""
+
+    seed: ZYX
+    movement: FaceMaxMovement
+    low: ZYX
+    high: ZYX
+    fovs: int = 0
+
+
+@dataclass
+class Canvas:
+    """A sub-volume being segmented.
+
+    Args:
+        image: float32 [z, y, x], normalised grey values.
+        options: Levels and sizes.
+        network: One evaluation of the network.
+    """
+
+    image: NDArray[np.float32]
+    options: FloodOptions
+    network: NetworkCall
+    counters: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(COUNTERS, 0)))
+    segments: list[Segment] = field(default_factory=list)
+    next_seed: int = 0
+    growth: Growth | None = None
+
+    def __post_init__(self) -> None:
+        self.labels = np.zeros(self.image.shape, np.uint32)
+        self.object_map = np.full(self.image.shape, np.nan, np.float32)
+        fov = self.options.fov
+        self._shown = np.empty(fov, np.float32)
+        self._mask, self._other_mask = np.empty(fov, np.bool_), np.empty(fov, np.bool_)
+
+    def segment_all(self, seeds: NDArray[np.int64], after_fov: Callable[[], None] = lambda: None) -> None:
+        """Grow an object from each seed in turn, continuing at `next_seed` and `growth` where a saved state stopped.
+
+        Args:
+            seeds: int [n, 3], z,y,x.
+            after_fov: Called after each evaluation of the network and after each seed; all state is consistent then.
+        """
+        while self.next_seed < len(seeds):
+            if self.growth is None:
+                z, y, x = (int(n) for n in seeds[self.next_seed])
+                self.growth = self._start((z, y, x))
+            if self.growth is not None:
+                self._grow(self.growth, after_fov)
+                self._keep_or_reject(self.growth)
+                self._wipe(self.growth)
+                self.growth = None
+            self.next_seed += 1
+            after_fov()
+
+    def finished_labels(self) -> NDArray[np.uint64]:
+        """uint64 [z, y, x]: ids from 1 in order of creation, 0 elsewhere."""
+        return self.labels.astype(np.uint64)
+
+    def box_around(self, low: ZYX, high: ZYX) -> tuple[slice, slice, slice]:
+        """All voxels seen by fields of view centred within low..high."""
+        z, y, x = (slice(a - r, b + r + 1) for a, b, r in zip(low, high, self.options.reach, strict=True))
+        return z, y, x
+
+    def _start(self, seed: ZYX) -> Growth | None:
+        self.counters["seeds"] += 1
+        if not self._has_room(seed):
+            return None
+        near = tuple(slice(max(p - d, 0), p + d + 1) for p, d in zip(seed, self.options.min_boundary_dist, strict=True))
+        if self.labels[near].any():
+            self.counters["seeds_too_close"] += 1
+            return None
+        self.counters["objects_started"] += 1
+        self.object_map[seed] = self.options.init
+        movement = FaceMaxMovement(seed, self.options.deltas, self.options.move)
+        return Growth(seed, movement, low=seed, high=seed)
+
+    def _has_room(self, position: ZYX) -> bool:
+        fits = all(r <= p < n - r for p, n, r in zip(position, self.image.shape, self.options.reach, strict=True))
+        if fits and self.labels[position] == 0:
+            return True
+        self.counters["skip_invalid_pos"] += 1
+        return False
+
+    def _may_visit(self, position: ZYX) -> bool:
+        # The map may have changed since the move was queued.
+        if self.object_map[position] >= self.options.move:
+            return self._has_room(position)
+        self.counters["skip_threshold"] += 1
+        return False
+
+    def _grow(self, growth: Growth, after_fov: Callable[[], None]) -> None:
+        while (position := growth.movement.pop(self._may_visit)) is not None:
+            if not self.object_map[growth.seed] >= self.options.move:
+                self.counters["seed_got_too_weak"] += 1
+                return
+            growth.movement.push(self._predict(position), position)
+            growth.low = _each(min, growth.low, position)
+            growth.high = _each(max, growth.high, position)
+            growth.fovs += 1
+            self.counters["fovs"] += 1
+            after_fov()
+
+    def _predict(self, position: ZYX) -> NDArray[np.float32]:
+        box = self.box_around(position, position)
+        before, shown, mask = self.object_map[box], self._shown, self._mask
+        np.copyto(shown, before)
+        np.isnan(shown, out=mask)
+        np.copyto(shown, self.options.pad, where=mask)
+        after = self.network(self.image[box], shown)
+        if self.options.disco >= 0:
+            np.greater_equal(after, self.options.move, out=mask)
+            if np.count_nonzero(mask) / mask.size > self.options.disco:
+                self._hold_down(before, after)
+        before[...] = after
+        return after
+
+    def _hold_down(self, before: NDArray[np.float32], after: NDArray[np.float32]) -> None:
+        """Undo increases of voxels that had been predicted (not NaN) as outside, so objects rather split than merge."""
+        risen, outside = self._mask, self._other_mask
+        np.less(before, 0, out=outside)
+        np.greater(after, before, out=risen)
+        np.logical_and(risen, outside, out=risen)
+        np.copyto(after, before, where=risen)
+
+    def _keep_or_reject(self, growth: Growth) -> None:
+        if growth.fovs == 0 or not self.object_map[growth.seed] >= self.options.move:
+            self.counters["objects_weak"] += 1
+            return
+        box = self.box_around(growth.low, growth.high)
+        labels = self.labels[box]
+        reached = self.object_map[box] >= self.options.segment
+        free = reached & (labels == 0)
+        voxels = int(np.count_nonzero(free))
+        if voxels < self.options.min_segment_size:
+            self.counters["objects_small"] += 1
+            return
+        ids, counts = np.unique(labels[reached & (labels != 0)], return_counts=True)
+        overlaps = tuple(zip(ids.tolist(), counts.tolist(), strict=True))
+        segment = Segment(len(self.segments) + 1, growth.seed, growth.fovs, voxels, overlaps)
+        labels[free] = segment.id
+        self.segments.append(segment)
+        self.counters["segments"] += 1
+        self.counters["voxels_segmented"] += voxels
+        self.counters["voxels_overlapping"] += int(counts.sum())
+
+    def _wipe(self, growth: Growth) -> None:
+        self.object_map[self.box_around(growth.low, growth.high)] = np.nan
+
+
+def _each(choose: Callable[[int, int], int], a: ZYX, b: ZYX) -> ZYX:
+    return choose(a[0], b[0]), choose(a[1], b[1]), choose(a[2], b[2])

@@ -1,0 +1,53 @@
+"""The numbers that decide what a flood fill does, with all probabilities already turned into logits."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ffn.config import Inference, Network
+from ffn.geometry import ZYX
+from ffn.model.logits import logit
+
+
+@dataclass(frozen=True)
+class FloodOptions:
+    """Settings of a flood fill. Sizes are z,y,x in voxels; the four levels are float32 logits.
+
+    Logits are compared as float32 throughout, as the network produces them: a voxel exactly at a level counts as
+    reaching it.
+    """
+
+    fov: ZYX
+    deltas: ZYX
+    init: np.float32
+    """Object map at the seed voxel."""
+    pad: np.float32
+    """Object map shown to the network where nothing has been predicted yet."""
+    move: np.float32
+    """Level at a face's maximum from which the field of view moves there."""
+    segment: np.float32
+    """Level from which a voxel belongs to the object."""
+    min_segment_size: int
+    min_boundary_dist: ZYX
+    disco: float
+    """Fraction of a prediction that must reach `move` before rejected voxels are held down; negative = never."""
+
+    @classmethod
+    def of(cls, network: Network, inference: Inference) -> "FloodOptions":
+        return cls(
+            fov=network.fov,
+            deltas=network.deltas,
+            init=logit(network.init_activation),
+            pad=logit(network.pad_value),
+            move=logit(network.move_threshold),
+            segment=logit(inference.segment_threshold),
+            min_segment_size=inference.min_segment_size,
+            min_boundary_dist=inference.min_boundary_dist,
+            disco=inference.disco_seed_threshold,
+        )
+
+    @property
+    def reach(self) -> ZYX:
+        """Voxels between a field of view's centre and its faces."""
+        z, y, x = self.fov
+        return z // 2, y // 2, x // 2

@@ -1,0 +1,204 @@
+"""One sub-volume from image to labels: a stage in its own folder that can be killed at any moment and run again.
+
+The folder holds, besides the stage's markers and, while it is unfinished, `state.npz`:
+
+    segmentation.h5   dataset `labels`, uint64 zyx, ids from 1 in order of creation, 0 = not segmented
+    origins.json      [{id, seed_zyx, fovs, voxels}], seeds relative to the sub-volume's corner
+    overlaps.json     {id: [[earlier id, voxels], ...]}: whose voxels an object reached into
+    counters.json     what was done and refused (`ffn.inference.canvas.COUNTERS`)
+    timing.json       seconds and fields of view per second of the process that finished it; the one file that
+                      differs between two runs of the same settings
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ffn.config import Config
+from ffn.errors import DataError, GeometryError, StageError
+from ffn.files import remove, write_json
+from ffn.geometry import Box
+from ffn.inference.canvas import Canvas
+from ffn.inference.fingerprint import checkpoint_fingerprint
+from ffn.inference.options import FloodOptions
+from ffn.inference.state import restore_state, save_state
+from ffn.prepare.seeds import peak_seeds
+from ffn.progress import Progress, log
+from ffn.stages import Stage
+from ffn.volumes import Volume, VoxelSize, create_hdf5, open_volume
+
+LABELS = "labels"
+SEGMENTATION_FILE = "segmentation.h5"
+ORIGINS_FILE = "origins.json"
+STATE_FILE = "state.npz"
+
+
+def run_tile(
+    config: Config, image: str, checkpoint: Path, box: Box | None, output: Path, *, may_be_empty: bool = False
+) -> None:
+    """Segment one box of an image, as if it were the whole volume, into the folder `output`.
+
+    Args:
+        config: Its `network` and `inference` sections and `data.voxel_size` are used.
+        image: URI of the grey values.
+        checkpoint: Prefix of the weights.
+        box: zyx voxels of the image; None = all of it.
+        output: The folder. Complete with the same settings: nothing is done. Unfinished: continued.
+        may_be_empty: Whether a box without seeds gives an empty result (one tile of many) or a DataError.
+
+    Raises:
+        GeometryError: the box lies outside the image or is smaller than the field of view.
+        CheckpointError: see `load_executor`.
+        StageError: the folder belongs to other settings.
+        VolumeError: the image cannot be read.
+    """
+    with open_volume(image, voxel_size=config.data.voxel_size) as volume:
+        box = Box.of_shape(volume.shape) if box is None else box
+        view = volume.view(box)
+        _require_room(box, config)
+        stage, state = Stage(output, _settings(config, image, checkpoint, box)), output / STATE_FILE
+        if stage.is_done():
+            remove(state)
+            log(f"{output} is already complete.")
+            return
+        grey = _normalised(view, config)
+        voxel_size = volume.voxel_size
+    # Imported here so that a tile that is already complete does not wait for TensorFlow.
+    from ffn.inference.executor import load_executor
+
+    executor = load_executor(config.network, checkpoint, config.inference.intra_op_threads)
+    canvas = Canvas(grey, FloodOptions.of(config.network, config.inference), executor)
+    if stage.started_marker.exists() and state.exists():
+        seeds = restore_state(state, canvas)
+        log(f"{output}: continuing at seed {canvas.next_seed} of {len(seeds)}, {canvas.counters['fovs']} FOVs done")
+    else:
+        seeds = peak_seeds(grey, config.network.fov, _relative(voxel_size))
+        _check_seeds(seeds, image, box, may_be_empty)
+        _refuse_foreign(stage)
+        # Claimed only now: a mistake found above leaves no trace of settings that never worked.
+        stage.begin()
+        save_state(state, canvas, seeds)
+    timing = _flood(canvas, seeds, state, config.inference.checkpoint_every_s, output.name)
+    timing["network_seconds"] = executor.seconds
+    _write(output, canvas, box, voxel_size, timing)
+    stage.finish(segments=len(canvas.segments), fovs=canvas.counters["fovs"])
+    remove(state)
+    share = canvas.counters["voxels_segmented"] / box.voxels
+    log(
+        f"{output}: {len(canvas.segments)} segments, {share:.1%} of the voxels, {canvas.counters['fovs']} FOVs, "
+        f"{timing['fovs_per_s']:.1f} FOVs/s"
+    )
+
+
+def _flood(canvas: Canvas, seeds: NDArray[np.int64], state: Path, every_s: float, label: str) -> dict[str, float]:
+    began = time.monotonic()
+    fovs_before = canvas.counters["fovs"]
+    with Progress(label, len(seeds), "seeds", done=canvas.next_seed) as progress:
+        canvas.segment_all(seeds, _housekeeping(canvas, seeds, state, every_s, progress))
+    seconds = time.monotonic() - began
+    fovs = canvas.counters["fovs"] - fovs_before
+    return {"fovs": fovs, "seconds": seconds, "fovs_per_s": fovs / max(seconds, 1e-9)}
+
+
+def _housekeeping(
+    canvas: Canvas, seeds: NDArray[np.int64], state: Path, every_s: float, progress: Progress
+) -> Callable[[], None]:
+    """What happens between two fields of view: progress, and a saved state every `every_s` seconds."""
+    began = saved = time.monotonic()
+    fovs_before = canvas.counters["fovs"]
+    shown_seed = canvas.next_seed
+
+    def after_fov() -> None:
+        nonlocal saved, shown_seed
+        now = time.monotonic()
+        counters = canvas.counters
+        rate = (counters["fovs"] - fovs_before) / max(now - began, 1e-9)
+        note = f"{rate:.1f} FOVs/s, {counters['voxels_segmented']} voxels in {len(canvas.segments)} segments"
+        progress.advance(canvas.next_seed - shown_seed, note)
+        shown_seed = canvas.next_seed
+        if now - saved >= every_s:
+            save_state(state, canvas, seeds)
+            saved = time.monotonic()
+
+    return after_fov
+
+
+def _write(output: Path, canvas: Canvas, box: Box, voxel_size: VoxelSize | None, timing: dict[str, float]) -> None:
+    path = output / SEGMENTATION_FILE
+    with create_hdf5(path, LABELS, box.shape, np.uint64, voxel_size, offset=box.start) as volume:
+        volume.write(Box.of_shape(box.shape), canvas.finished_labels())
+    origins = [{"id": s.id, "seed_zyx": list(s.seed), "fovs": s.fovs, "voxels": s.voxels} for s in canvas.segments]
+    write_json(output / ORIGINS_FILE, origins)
+    write_json(output / "overlaps.json", {s.id: s.overlaps for s in canvas.segments if s.overlaps})
+    write_json(output / "counters.json", dict(sorted(canvas.counters.items())))
+    write_json(output / "timing.json", timing)
+
+
+def _settings(config: Config, image: str, checkpoint: Path, box: Box) -> dict[str, Any]:
+    """All that decides the labels; not how often states are saved, or by how many threads."""
+    inference = config.inference
+    return {
+        "image": image,
+        "box": str(box),
+        "voxel_size": config.data.voxel_size,
+        "checkpoint_sha256": checkpoint_fingerprint(checkpoint),
+        "network": config.network.model_dump(),
+        "inference": {
+            key: getattr(inference, key)
+            for key in (
+                "segment_threshold",
+                "min_segment_size",
+                "min_boundary_dist",
+                "disco_seed_threshold",
+                "seed_policy",
+            )
+        },
+    }
+
+
+def _normalised(view: Volume, config: Config) -> NDArray[np.float32]:
+    grey = view[...].astype(np.float32)
+    grey -= np.float32(config.network.image_mean)
+    grey /= np.float32(config.network.image_stddev)
+    return grey
+
+
+def _relative(voxel_size: VoxelSize | None) -> VoxelSize:
+    """Voxel size in units of its shortest edge, so that seeds of cubic voxels do not depend on the resolution."""
+    if voxel_size is None:
+        log("The image does not say its voxel size and data.voxel_size is empty: seeds are placed as for cubic voxels.")
+        return 1.0, 1.0, 1.0
+    shortest = min(voxel_size)
+    z, y, x = (edge / shortest for edge in voxel_size)
+    return z, y, x
+
+
+def _require_room(box: Box, config: Config) -> None:
+    for axis, size, fov in zip("zyx", box.shape, config.network.fov, strict=True):
+        if size < fov:
+            raise GeometryError(
+                f"Box {box} has {size} voxels along {axis}, fewer than the network's fov {fov}. "
+                "Choose a larger box, or a network with a smaller fov."
+            )
+
+
+def _refuse_foreign(stage: Stage) -> None:
+    found = [name for name in (SEGMENTATION_FILE, ORIGINS_FILE, STATE_FILE) if (stage.folder / name).exists()]
+    if found and not stage.started_marker.exists():
+        raise StageError(
+            f"{stage.folder} already holds {', '.join(found)}, but no started.json that says what made it. "
+            "Choose another output folder, or delete that one."
+        )
+
+
+def _check_seeds(seeds: NDArray[np.int64], image: str, box: Box, may_be_empty: bool) -> None:
+    if len(seeds):
+        return
+    problem = f"No seeds in box {box} of {image}: no place is both away from edges and half a fov from the faces."
+    if not may_be_empty:
+        raise DataError(f"{problem} Check that the box shows tissue and is larger than the network's fov.")
+    log(f"{problem} This sub-volume stays empty.")

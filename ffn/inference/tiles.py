@@ -1,0 +1,51 @@
+"""The sub-volumes of a run's test region, each one job."""
+
+from ffn.config import Config
+from ffn.errors import GeometryError
+from ffn.geometry import Box, overlapping_tiles
+from ffn.inference.subvolume import run_tile
+from ffn.runs import RunPaths, checkpoint_prefix, image_uri
+from ffn.volumes import open_volume
+
+
+def region_box(config: Config) -> Box:
+    """The voxels of the test image that are segmented: the region's box, else the whole image.
+
+    Raises GeometryError where the box reaches outside the image.
+    """
+    region = config.data.test
+    with open_volume(image_uri(config, region)) as image:
+        whole = Box.of_shape(image.shape)
+        return whole if region.bounds is None else image.view(region.bounds).bounds
+
+
+def tiles(config: Config) -> list[Box]:
+    """The overlapping sub-volumes in voxels of the test image, z slowest; one where no size is configured.
+
+    Raises GeometryError where the region or a sub-volume does not hold a field of view.
+    """
+    box = region_box(config)
+    size = config.inference.subvolume_size or box.shape
+    overlap = config.inference.subvolume_overlap if config.inference.subvolume_size else (0, 0, 0)
+    for axis, extent, fov in zip("zyx", box.shape, config.network.fov, strict=True):
+        if extent < fov:
+            raise GeometryError(
+                f"The test region {box} has {extent} voxels along {axis}, fewer than the network's fov {fov}. "
+                "Choose a larger data.test.box, or a network with a smaller fov."
+            )
+    return overlapping_tiles(box, size, overlap)
+
+
+def infer_tile(config: Config, index: int) -> None:
+    """Segment the sub-volume `index` of the run into its folder (`run_tile`). Raises GeometryError if there is none."""
+    boxes = tiles(config)
+    if not 0 <= index < len(boxes):
+        raise GeometryError(f"There is no tile {index}: run {config.run} has the tiles 0 to {len(boxes) - 1}.")
+    run_tile(
+        config,
+        image_uri(config, config.data.test),
+        checkpoint_prefix(config),
+        boxes[index],
+        RunPaths.of(config).tile(index),
+        may_be_empty=len(boxes) > 1,
+    )

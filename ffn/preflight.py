@@ -1,0 +1,171 @@
+"""What reading headers can show before anything runs: every problem of a configuration's inputs at once."""
+
+from collections.abc import Callable
+from itertools import combinations
+from pathlib import Path
+from typing import TypeVar
+
+from ffn.config import Config, Region
+from ffn.errors import ConfigError, FFNError
+from ffn.geometry import ZYX, Box
+from ffn.prepare.run import lom_radius, training_margin
+from ffn.runs import SYNTHETIC
+from ffn.volumes import Volume, VoxelSize, as_labels, as_uint8, check_fov, check_pair, open_volume
+
+T = TypeVar("T")
+
+
+def require_inputs(config: Config) -> None:
+    """Raise one ConfigError with everything that `check_inputs` finds."""
+    problems = check_inputs(config)
+    if problems:
+        count = f"{len(problems)} problem" + ("s" if len(problems) > 1 else "")
+        lines = "\n".join(f"  - {problem}" for problem in problems)
+        raise ConfigError(f"The inputs of run '{config.run}' have {count}:\n{lines}")
+
+
+def check_inputs(config: Config) -> list[str]:
+    """Problems of the volumes and the checkpoint, each a sentence that begins with its key.
+
+    Only headers are read. What a source of the configuration will bring is left out until it is there, what
+    `ffn synth` will make is taken from the section `synthetic`.
+    """
+    problems = []
+    train = config.data.train
+    if train is not None:
+        problems += _Inputs(config, "data.train", train).problems()
+        problems += _training_problems(config, train)
+    problems += _Inputs(config, "data.test", config.data.test).problems()
+    problems += _permuted_fov_problems(config)
+    problems += _checkpoint_problems(config)
+    return list(dict.fromkeys(problems))
+
+
+class _Inputs:
+    """The image and labels of one region."""
+
+    def __init__(self, config: Config, key: str, region: Region) -> None:
+        self._config, self._key, self._region = config, key, region
+        self._found: list[str] = []
+
+    def problems(self) -> list[str]:
+        region = self._region
+        image = self._open("image", region.image, as_uint8)
+        labels = None if region.labels is None else self._open("labels", region.labels, as_labels)
+        if image is not None and labels is not None:
+            self._try("labels", lambda: check_pair(image, labels))
+        shape = self._config.synthetic.shape if region.image == SYNTHETIC else None
+        voxel_size: VoxelSize | None = self._config.synthetic.voxel_size if region.image == SYNTHETIC else None
+        if image is not None:
+            shape, voxel_size = image.shape, image.voxel_size
+        if shape is not None:
+            self._check_extent(shape)
+        self._check_voxel_size(self._config.data.voxel_size or voxel_size, image)
+        for volume in (image, labels):
+            if volume is not None:
+                volume.close()
+        return self._found
+
+    def _open(self, name: str, uri: str, convert: Callable[[Volume], Volume]) -> Volume | None:
+        if uri == SYNTHETIC or _will_be_fetched(self._config, Path(uri)):
+            return None
+        return self._try(name, lambda: convert(open_volume(uri)))
+
+    def _try(self, name: str, action: Callable[[], T]) -> T | None:
+        try:
+            return action()
+        except FFNError as error:
+            self._found.append(f"{self._key}.{name}: {error}")
+            return None
+
+    def _check_extent(self, shape: ZYX) -> None:
+        box = self._region.bounds
+        if box is not None and not Box.of_shape(shape).contains(box):
+            z, y, x = shape
+            self._found.append(
+                f"{self._key}.box: {box} is outside the image, which has {z} x {y} x {x} voxels (z,y,x)."
+            )
+            return
+        extent = shape if box is None else box.shape
+        self._try("image" if box is None else "box", lambda: check_fov(extent, self._config.network.fov))
+
+    def _check_voxel_size(self, voxel_size: VoxelSize | None, image: Volume | None) -> None:
+        if voxel_size is not None:
+            if self._key == "data.train":
+                self._found += _permuted_voxel_problems(self._config, voxel_size)
+        elif image is not None:
+            self._found.append(
+                f"{self._key}.image: {image.uri} does not state its voxel size; give data.voxel_size in nanometres "
+                "(z,y,x)."
+            )
+
+
+def _will_be_fetched(config: Config, path: Path) -> bool:
+    """Whether the path lies in a source's folder that is not there yet."""
+    folders = [Path(source.folder) for source in config.data.sources]
+    return any(folder in (path, *path.parents) and not folder.exists() for folder in folders)
+
+
+def _training_problems(config: Config, region: Region) -> list[str]:
+    """A region that holds the field of view, but not a training example or the cube of the partitions."""
+    extent = _known_extent(config, region)
+    if extent is None:
+        return []
+    needs = {
+        "training example (fov and its moves)": training_margin(config),
+        "cube that partitions are counted in (prepare.lom_radius)": lom_radius(config),
+    }
+    return [
+        f"data.train: the {what} takes {2 * radius + 1} voxels along {axis}, the region has {size}; use a larger "
+        "region, or a smaller network.fov or deltas."
+        for what, radii in needs.items()
+        for axis, size, radius in zip("zyx", extent, radii, strict=True)
+        if size < 2 * radius + 1
+    ]
+
+
+def _known_extent(config: Config, region: Region) -> ZYX | None:
+    if region.bounds is not None:
+        return region.bounds.shape
+    if region.image == SYNTHETIC:
+        return config.synthetic.shape
+    if _will_be_fetched(config, Path(region.image)):
+        return None
+    try:
+        with open_volume(region.image) as image:
+            return image.shape
+    except FFNError:
+        return None  # reported where the image itself is checked
+
+
+def _permuted_voxel_problems(config: Config, voxel_size: VoxelSize) -> list[str]:
+    sizes = dict(zip("zyx", voxel_size, strict=True))
+    return [
+        f"training.permutable_axes: {a} and {b} differ in voxel size ({sizes[a]:g} and {sizes[b]:g} nm); only equal "
+        "axes can be swapped."
+        for a, b in combinations(config.training.permutable_axes, 2)
+        if sizes[a] != sizes[b]
+    ]
+
+
+def _permuted_fov_problems(config: Config) -> list[str]:
+    if config.data.train is None:
+        return []
+    network = config.network
+    sizes = {axis: (f, d) for axis, f, d in zip("zyx", network.fov, network.deltas, strict=True)}
+    return [
+        f"training.permutable_axes: {a} and {b} differ in network.fov or deltas ({sizes[a]} and {sizes[b]}); only "
+        "equal axes can be swapped."
+        for a, b in combinations(config.training.permutable_axes, 2)
+        if sizes[a] != sizes[b]
+    ]
+
+
+def _checkpoint_problems(config: Config) -> list[str]:
+    if config.inference.checkpoint is None:
+        return []
+    prefix = Path(config.inference.checkpoint)
+    index = prefix.with_name(f"{prefix.name}.index")
+    if index.is_file() or _will_be_fetched(config, prefix):
+        return []
+    return [f"inference.checkpoint: there is no checkpoint {prefix} (no file {index})."]

@@ -1,0 +1,1 @@
+"""What training and inference need before they start: edges, seeds, partitions, coordinates, soft labels."""

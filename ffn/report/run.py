@@ -1,0 +1,76 @@
+"""The stage `report`."""
+
+import json
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ffn.config import Config
+from ffn.errors import VolumeError
+from ffn.evaluation.table import scores_table
+from ffn.files import write_text
+from ffn.geometry import Box
+from ffn.report.curves import draw_curves, read_curves
+from ffn.report.overlay import draw_overlay
+from ffn.report.scores import html_of_table
+from ffn.runs import RunPaths, image_uri, labels_uri
+from ffn.stages import Stage, done_digest
+from ffn.volumes import Volume, open_image, open_labels
+
+
+def report_run(config: Config) -> Path:
+    """Write results/<run>/report and return the folder: overlay.png; curves.png after a training; scores.md and
+    scores.html where there is ground truth. A finished report of the same results is left as it is."""
+    paths = RunPaths.of(config)
+    trained, scored = config.inference.checkpoint is None, config.data.test.labels is not None
+    settings = {
+        "run": config.run,
+        "train": done_digest(paths.train, "ffn train") if trained else None,
+        "segmentation": done_digest(paths.assemble, "ffn assemble"),
+        "scores": done_digest(paths.evaluate, "ffn evaluate") if scored else None,
+    }
+    stage = Stage(paths.report, settings)
+    if not stage.begin():
+        return paths.report
+    if trained:
+        draw_curves(read_curves(paths.train / "curves.csv"), f"{config.run}: training", paths.report / "curves.png")
+    _overlay(config, paths)
+    if scored:
+        table = scores_table(json.loads(paths.scores.read_text(encoding="utf-8")))
+        write_text(paths.report / "scores.md", f"# {config.run}\n\n{table}")
+        write_text(paths.report / "scores.html", html_of_table(table))
+    stage.finish()
+    return paths.report
+
+
+def _overlay(config: Config, paths: RunPaths) -> None:
+    region = config.data.test
+    truth_uri = labels_uri(config, region)
+    with ExitStack() as files:
+        image = files.enter_context(open_image(image_uri(config, region), box=region.bounds))
+        volumes: dict[str, Volume] = {}
+        if truth_uri is not None:
+            volumes["ground truth"] = files.enter_context(open_labels(truth_uri, box=region.bounds))
+        volumes["segmentation"] = files.enter_context(open_labels(f"{paths.segmentation}:labels"))
+        for volume in volumes.values():
+            if volume.shape != image.shape:
+                raise VolumeError(
+                    f"{volume.uri} has shape {volume.shape}, the image {image.uri} {image.shape} (z,y,x); "
+                    "they must cover the same voxels."
+                )
+        middle = image.shape[0] // 2
+        voxel_size = config.data.voxel_size or image.voxel_size
+        draw_overlay(
+            _slice(image, middle),
+            {name: _slice(volume, middle) for name, volume in volumes.items()},
+            f"{config.run}: test region, slice {middle} of {image.shape[0]}",
+            None if voxel_size is None else (voxel_size[1], voxel_size[2]),
+            paths.report / "overlay.png",
+        )
+
+
+def _slice(volume: Volume, z: int) -> NDArray[np.integer]:
+    _, height, width = volume.shape
+    return volume.read(Box((z, 0, 0), (z + 1, height, width)))[0]

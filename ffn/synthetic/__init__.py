@@ -1,0 +1,1 @@
+"""An EM-like volume with exact labels, made from a seed."""

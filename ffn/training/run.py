@@ -1,0 +1,143 @@
+"""The training stage of a run: start the ranks, prepare what is missing, train, mark the folder done."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ffn.model  # noqa: F401  (before TensorFlow)
+
+# isort: split
+import tensorflow as tf
+
+from ffn.config import Config
+from ffn.errors import ConfigError, FFNError, StageError
+from ffn.progress import log
+from ffn.runs import SYNTHETIC, RunPaths
+from ffn.stages import Stage
+from ffn.training.loop import TrainingLoop, TrainingResult
+from ffn.training.ranks import Ranks, lost_rank
+from ffn.training.state import latest_step
+
+# What may change between two starts of a run without changing its result.
+_FREE = frozenset({"checkpoint_every", "keep_checkpoints", "intra_op_threads", "inter_op_threads"})
+
+
+@dataclass(frozen=True)
+class TrainingOutcome:
+    """`result` is None where the folder was already done with these settings."""
+
+    folder: Path
+    first_rank: bool
+    result: TrainingResult | None
+
+
+def settings(config: Config, ranks: int) -> dict[str, Any]:
+    """The parts of the configuration that decide the trained weights, with the number of ranks that really run."""
+    whole = config.model_dump(mode="json")
+    training = {key: value for key, value in whole["training"].items() if key not in _FREE}
+    kept = {
+        "seed": whole["seed"],
+        "data": {"train": whole["data"]["train"]},
+        "network": whole["network"],
+        "prepare": whole["prepare"],
+        "training": {**training, "ranks": ranks},
+    }
+    if config.data.train is not None and SYNTHETIC in (config.data.train.image, config.data.train.labels):
+        kept["synthetic"] = whole["synthetic"]
+    return kept
+
+
+def train(config: Config, output: Path | None = None, resume: bool = False) -> TrainingOutcome:
+    """Train the configured network, continuing from the last checkpoint where there is one.
+
+    Every rank calls this. `output` replaces results/<run>/train; with `resume` it is a StageError if there is nothing
+    to go on from. Raises RankError if the ranks cannot work together, DataError if training diverges, Interrupted
+    after a SIGTERM.
+    """
+    _check(config)
+    ranks = Ranks.start()
+    use_devices(config, ranks)
+    folder = output or RunPaths.of(config).train
+    stage = Stage(folder, settings(config, ranks.size))
+    try:
+        work = ranks.agree(bool(ranks.first_does(lambda: _claim(config, stage, ranks, resume))))
+        result = _train(config, stage, ranks) if work else None
+    except FFNError:
+        raise
+    except Exception as error:
+        lost = lost_rank(error)
+        if lost is None:
+            raise
+        raise lost from error
+    return TrainingOutcome(folder, ranks.first, result)
+
+
+def _train(config: Config, stage: Stage, ranks: Ranks) -> TrainingResult:
+    with ThreadPoolExecutor(1, thread_name_prefix="examples") as reader:
+        try:
+            result = TrainingLoop(config, stage.folder, ranks, reader).run()
+        finally:
+            reader.shutdown(wait=True, cancel_futures=True)
+    ranks.first_does(lambda: stage.finish(steps=result.steps, f1=result.f1, loss=result.loss, ranks=ranks.size))
+    return result
+
+
+def _claim(config: Config, stage: Stage, ranks: Ranks, resume: bool) -> bool:
+    """Whether there is work; the folder is claimed and its input prepared then."""
+    if resume and not stage.done_marker.exists() and not latest_step(stage.folder / "checkpoints"):
+        raise StageError(
+            f"{stage.folder} holds no checkpoint to resume from; leave --resume away to start from the beginning."
+        )
+    known = stage.started_marker.exists() or stage.done_marker.exists()
+    if known and not stage.begin():
+        return False
+    if ranks.size != config.training.ranks:
+        log(f"training.ranks is {config.training.ranks}, but {ranks.size} training rank(s) were started.")
+    _prepare(config)
+    return stage.begin()
+
+
+def _prepare(config: Config) -> None:
+    from ffn.prepare.run import prepare_training
+
+    train_region = config.data.train
+    if train_region is not None and SYNTHETIC in (train_region.image, train_region.labels):
+        from ffn.synthetic.run import synthesize
+
+        synthesize(config)
+    prepare_training(config)
+
+
+def _check(config: Config) -> None:
+    if config.data.train is None:
+        raise ConfigError("data.train is empty: there is nothing to train on.")
+    if config.network.init_activation < config.network.move_threshold:
+        raise ConfigError(
+            f"network.init_activation {config.network.init_activation} is below network.move_threshold "
+            f"{config.network.move_threshold}: the field of view would never move, not even to the first position."
+        )
+
+
+def use_devices(config: Config, ranks: Ranks) -> None:
+    """Threads, GPU and reproducible kernels of this rank; before TensorFlow runs anything.
+
+    Ranks that share a machine share its cores; left to itself, TensorFlow would give each of them all. On a CPU, with
+    the same number of threads, the same configuration gives the same bits; a GPU's faster kernels do not promise that.
+    """
+    cores = os.cpu_count() or 1
+    intra = config.training.intra_op_threads or (max(cores // ranks.local_size, 1) if ranks.local_size > 1 else 0)
+    gpus = tf.config.list_physical_devices("GPU")
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(intra)
+        tf.config.threading.set_inter_op_parallelism_threads(config.training.inter_op_threads)
+        if gpus:
+            tf.config.set_visible_devices(gpus[ranks.local_rank % len(gpus)], "GPU")
+    except RuntimeError:
+        log("TensorFlow is already running in this process: training's thread and GPU settings have no effect.")
+    if not gpus:
+        tf.config.experimental.enable_op_determinism()
+    # This graph rewriting stumbles over the residual connections, at another node in every process, and reports an
+    # error; training is as fast without it.
+    tf.config.optimizer.set_experimental_options({"remapping": False})

@@ -1,0 +1,29 @@
+"""Volumes of voxels: one door, `open_volume`, for every format; block-wise writing of HDF5.
+
+`open_image` and `open_labels` are the same door with the type that the workflow computes with.
+"""
+
+from ffn.volumes.base import Volume, VoxelSize
+from ffn.volumes.check import check_fov, check_labels_not_empty, check_pair
+from ffn.volumes.convert import as_labels, as_uint8
+from ffn.volumes.open import open_image, open_labels, open_volume
+from ffn.volumes.write import Hdf5Writer, WritableVolume, create_hdf5, create_hdf5_file, create_plain_hdf5, parse_output
+
+__all__ = [
+    "Hdf5Writer",
+    "Volume",
+    "VoxelSize",
+    "WritableVolume",
+    "as_labels",
+    "as_uint8",
+    "check_fov",
+    "check_labels_not_empty",
+    "check_pair",
+    "create_hdf5",
+    "create_hdf5_file",
+    "create_plain_hdf5",
+    "open_image",
+    "open_labels",
+    "open_volume",
+    "parse_output",
+]

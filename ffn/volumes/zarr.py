@@ -1,0 +1,83 @@
+"""Zarr arrays, `x.zarr[/path]`, format 2 and 3, with OME-NGFF voxel sizes."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from ffn.errors import VolumeError
+from ffn.geometry import Box
+from ffn.volumes.base import Volume, VoxelSize
+from ffn.volumes.ngff import Multiscale, multiscale_of
+from ffn.volumes.voxelsize import voxel_size_of
+
+METADATA = ("zarr.json", ".zarray", ".zgroup")
+
+
+def open_zarr(uri: str) -> Volume:
+    """Open an array, or the finest level of an OME-NGFF image. The path may go on inside the store."""
+    path = Path(uri)
+    if not path.exists():
+        raise VolumeError(_missing(uri, path))
+    try:
+        node = zarr.open(path, mode="r")
+    except (OSError, ValueError, KeyError) as error:
+        raise VolumeError(f"{uri} is not a readable zarr array or group ({error}).") from error
+    if isinstance(node, zarr.Array):
+        parents = _parent_groups(path)
+        return ZarrVolume(uri, node, _voxel_size(node, path, parents))
+    image = multiscale_of(node.attrs, uri)
+    if image is not None:
+        return open_zarr(f"{uri.rstrip('/')}/{image.finest}")
+    raise VolumeError(f"{uri} is a zarr group: name one of its arrays, {_listed(node)}.")
+
+
+def _missing(uri: str, path: Path) -> str:
+    for parent in path.parents:
+        if any((parent / name).exists() for name in METADATA):
+            group = zarr.open(parent, mode="r")
+            there = "an array" if isinstance(group, zarr.Array) else _listed(group)
+            return f"{uri}: there is no '{path.relative_to(parent)}' in {parent}; it holds {there}."
+    return f"There is no zarr store {uri}."
+
+
+def _listed(group: zarr.Group) -> str:
+    return ", ".join(name for name, _ in group.members(max_depth=None)) or "nothing"
+
+
+def _parent_groups(path: Path) -> list[tuple[Path, zarr.Group]]:
+    """Groups around an array, nearest first, as far as there are any."""
+    groups = []
+    for parent in path.parents:
+        if not any((parent / name).exists() for name in METADATA):
+            break
+        groups.append((parent, zarr.open_group(parent, mode="r")))
+    return groups
+
+
+def _voxel_size(array: zarr.Array, path: Path, parents: list[tuple[Path, zarr.Group]]) -> VoxelSize | None:
+    for folder, group in parents:
+        image: Multiscale | None = multiscale_of(group.attrs, str(folder))
+        if image is not None:
+            size = image.levels.get(path.relative_to(folder).as_posix())
+            if size is not None:
+                return size
+    return voxel_size_of(array.attrs, *(group.attrs for _, group in parents))
+
+
+class ZarrVolume(Volume):
+    """The last three axes of an array whose other axes (time, channel) have length 1."""
+
+    def __init__(self, uri: str, array: Any, voxel_size: VoxelSize | None) -> None:
+        self._array = array
+        self._leading = (0,) * max(array.ndim - 3, 0)
+        if any(n != 1 for n in array.shape[: len(self._leading)]):
+            raise VolumeError(f"{uri} has shape {array.shape}; all axes before z,y,x must have length 1.")
+        super().__init__(uri, array.shape[len(self._leading) :], array.dtype, voxel_size, array.chunks[-3:])
+
+    def _read(self, box: Box) -> np.ndarray:
+        try:
+            return np.asarray(self._array[(*self._leading, *box.slices)])
+        except (OSError, ValueError, RuntimeError) as error:
+            raise VolumeError(f"{self.uri} is damaged inside ({error}); copy it again.") from error

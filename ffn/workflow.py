@@ -1,0 +1,231 @@
+"""What the Snakemake rules need to know of a configuration: files, markers, triggers, resources. Nothing else is in
+the rules, so that all of it is tested without Snakemake.
+
+    config -> fetch -> synth -> prepare -> train -> infer (one job a sub-volume) -> assemble -> evaluate
+                                                                                            -> export -> report
+
+A rule's output is its stage's done-marker, never its data: Snakemake deletes declared outputs before it runs a job
+again, and a killed stage continues from its data.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ffn.cluster.launch import launch_line
+from ffn.config import Config, Region
+from ffn.config.load import examine, report_of
+from ffn.errors import ConfigError
+from ffn.geometry import Box, overlapping_tiles
+from ffn.runs import SYNTHETIC, RunPaths
+
+ALL_CORES = 1024
+"""Threads of a job that takes whatever there is: Snakemake lowers it to --cores."""
+
+# Settings that change how fast or how safely a stage works, but not what it makes.
+_WITHOUT_EFFECT = {
+    "training": {"checkpoint_every", "keep_checkpoints", "log_every", "intra_op_threads", "inter_op_threads"},
+    "inference": {"intra_op_threads", "checkpoint_every_s"},
+}
+
+
+def default_config_file(shipped: str) -> str:
+    """`config.yaml` of the working directory where there is one, else the one that comes with the workflow."""
+    return "config.yaml" if Path("config.yaml").is_file() else shipped
+
+
+def checked(values: Mapping[str, Any], name: str, inputs: bool = True) -> Config:
+    """The configuration in `values`. Raises ConfigError with all its problems: of keys and, if asked, of inputs."""
+    found = examine(values)
+    problems = found.also(input_problems(found.config) if inputs and found.config is not None else [])
+    if found.config is None or problems:
+        raise ConfigError(report_of(problems, name))
+    return found.config
+
+
+def input_problems(config: Config) -> list[str]:
+    """What is missing or does not fit among the volumes and the checkpoint; only headers are read."""
+    from ffn.preflight import check_inputs  # here, because reading volumes takes a second to import
+
+    return check_inputs(config)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The jobs of one run."""
+
+    config: Config
+    paths: RunPaths
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], name: str, inputs: bool = True) -> "Plan":
+        """Check Snakemake's configuration; `name` is how an error calls it.
+
+        Raises ConfigError with all problems of the keys and, where `inputs`, of the volumes and the checkpoint.
+        """
+        if not values:
+            raise ConfigError(
+                f"{name} is empty. Give one with --configfile, or pass `config: config` to the module statement."
+            )
+        config = checked(values, name, inputs)
+        return cls(config, RunPaths.of(config))
+
+    # --- what there is to do
+
+    @property
+    def fetches(self) -> bool:
+        return bool(self.config.data.sources)
+
+    @property
+    def synthesises(self) -> bool:
+        return any(SYNTHETIC in (region.image, region.labels) for region in self._regions)
+
+    @property
+    def trains(self) -> bool:
+        return self.config.inference.checkpoint is None
+
+    @property
+    def scores(self) -> bool:
+        return self.config.data.test.labels is not None
+
+    @property
+    def targets(self) -> list[str]:
+        """What a run is for."""
+        stages = ["evaluate"] if self.scores else []
+        return [self.marker(stage) for stage in (*stages, "export", "report")]
+
+    # --- files
+
+    @property
+    def config_file(self) -> str:
+        """The one checked file that every command of the run reads."""
+        return str(self.paths.root / "config.yaml")
+
+    @property
+    def fetched(self) -> str:
+        """Marker of this run's fetch; the data themselves are shared by all runs."""
+        return str(self.paths.root / "fetched")
+
+    def marker(self, stage: str) -> str:
+        """Done-marker of a stage."""
+        return str(self.paths.root / stage / "done.json")
+
+    def log(self, name: str) -> str:
+        """Log file of a rule."""
+        return str(self.paths.root / "logs" / f"{name}.log")
+
+    @property
+    def tile_marker(self) -> str:
+        """Done-marker of a sub-volume, with the wildcard `tile`."""
+        return str(self.paths.infer / "tile-{tile}" / "done.json")
+
+    @property
+    def tile_list(self) -> str:
+        """What `ffn tiles` prints, a line with a tab for each sub-volume: where their number needs a look at the data."""
+        return str(self.paths.infer / "tiles.txt")
+
+    @property
+    def figures(self) -> dict[str, str]:
+        """Files of the report by name."""
+        names = {"overlay": "overlay.png"}
+        if self.trains:
+            names["curves"] = "curves.png"
+        if self.scores:
+            names["scores"] = "scores.html"
+        return {name: str(self.paths.report / file) for name, file in names.items()}
+
+    # --- what a rule waits for
+
+    def data(self, region: str) -> list[str]:
+        """Markers of what brings the data of `train` or `test`."""
+        described: Region | None = getattr(self.config.data, region)
+        markers = [self.fetched] if self.fetches else []
+        if described is not None and SYNTHETIC in (described.image, described.labels):
+            markers.append(self.marker("synth"))
+        return markers
+
+    @property
+    def weights(self) -> list[str]:
+        """Marker of what brings the weights; a ready-made checkpoint comes with the data."""
+        return [self.marker("train")] if self.trains else []
+
+    @property
+    def tile_count(self) -> int | None:
+        """Sub-volumes of the test region; None if that takes a look at the data."""
+        region, inference = self.config.data.test, self.config.inference
+        if inference.subvolume_size is None:
+            return 1
+        box = region.bounds
+        if box is None and region.image == SYNTHETIC:
+            box = Box.of_shape(self.config.synthetic.shape)
+        if box is None:
+            return None
+        return len(overlapping_tiles(box, inference.subvolume_size, inference.subvolume_overlap))
+
+    def tile_markers(self, checkpoints: Any) -> list[str]:
+        """Done-markers of all sub-volumes; `checkpoints` is Snakemake's, asked only where the number is unknown."""
+        count = self.tile_count
+        if count is None:
+            listing = Path(checkpoints.tiles.get().output.boxes).read_text(encoding="utf-8")
+            count = sum("\t" in line for line in listing.splitlines())
+        return [self.tile_marker.format(tile=f"{index:04d}") for index in range(count)]
+
+    @property
+    def results(self) -> dict[str, str]:
+        """Markers of what the report shows."""
+        stages = [*(["train"] if self.trains else []), "assemble", *(["evaluate"] if self.scores else [])]
+        return {stage: self.marker(stage) for stage in stages}
+
+    # --- what starts a rule again
+
+    @property
+    def config_text(self) -> str:
+        """The whole configuration as one line of JSON (which is YAML)."""
+        return json.dumps(self.config.model_dump(mode="json"))
+
+    def settings(self, *keys: str) -> str:
+        """The values of these keys (`prepare`, `data.test`) as text: as a param, a change starts the rule again."""
+        values = self.config.model_dump(mode="json")
+        return json.dumps({key: _lookup(values, key) for key in keys}, sort_keys=True)
+
+    # --- resources
+
+    def launch(self, resources: Any) -> str:
+        """Launch line of a rule of one process."""
+        return launch_line(resources.get("launcher", "horovodrun"), ranks=1, depth=resources.get("depth", 1))
+
+    def launch_training(self, resources: Any) -> str:
+        """Launch line of the training ranks: on this machine `training.ranks`, else nodes x ranks per node."""
+        launcher = resources.get("launcher", self.config.cluster.launcher)
+        depth = resources.get("depth", 1)
+        if launcher == "horovodrun":
+            return launch_line(launcher, ranks=self.config.training.ranks)
+        return launch_line(launcher, ranks=resources.tasks, nodes=resources.nodes, depth=depth)
+
+    @property
+    def tasks(self) -> int:
+        """Training ranks on a cluster."""
+        return self.config.cluster.nodes * self.config.cluster.ranks_per_node
+
+    @property
+    def training_threads(self) -> int:
+        return self.config.training.ranks * self.config.training.intra_op_threads or ALL_CORES
+
+    @property
+    def inference_threads(self) -> int:
+        return self.config.inference.intra_op_threads or ALL_CORES
+
+    @property
+    def _regions(self) -> list[Region]:
+        regions = [self.config.data.train if self.trains else None, self.config.data.test]
+        return [region for region in regions if region is not None]
+
+
+def _lookup(values: Mapping[str, Any], key: str) -> Any:
+    found: Any = values
+    for part in key.split("."):
+        found = found[part]
+    ignored = _WITHOUT_EFFECT.get(key, set())
+    return {name: value for name, value in found.items() if name not in ignored} if isinstance(found, dict) else found

@@ -1,0 +1,96 @@
+"""Seeds and partitions of FIB-25 against the published numbers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ffn.cli import main
+from ffn.prepare.coordinates import CoordinateStream
+from ffn.prepare.edges import edge_mask
+from ffn.prepare.partitions import partition_labels
+from ffn.prepare.seeds import distance_to_edges, peak_seeds, peaks
+from ffn.volumes import open_image, open_labels
+
+FOV = (33, 33, 33)
+
+
+@pytest.fixture(scope="module")
+def golden(data_dir: Path) -> dict[str, Any]:
+    return json.loads((data_dir / "ffn_released/golden.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def sample(data_dir: Path) -> Path:
+    return data_dir / "neuroproof_examples/training_sample2"
+
+
+@pytest.fixture(scope="module")
+def image(sample: Path) -> np.ndarray:
+    return open_image(str(sample / "grayscale_maps"))[...]
+
+
+@pytest.fixture(scope="module")
+def normalised(image: np.ndarray) -> np.ndarray:
+    return (image.astype(np.float32) - np.float32(128)) / np.float32(33)
+
+
+def test_edges_and_distance(normalised, golden):
+    assert edge_mask(normalised).mean() == pytest.approx(golden["peaks"]["edge_fraction"], abs=1e-9)
+    assert distance_to_edges(normalised).max() == pytest.approx(golden["peaks"]["max_edt"], abs=5e-7)
+
+
+def test_seeds(normalised, golden):
+    assert len(peaks(normalised)) == golden["peaks"]["total_before_margin_filter"] == 17524
+    seeds = peak_seeds(normalised, FOV)
+    assert len(seeds) == golden["peaks"]["after_margin_filter"] == 12464
+    assert seeds[:10].tolist() == golden["peaks"]["first10_zyx"]
+    started = {tuple(segment["seed_zyx"]) for segment in golden["segments"]}
+    assert started <= {tuple(seed) for seed in seeds.tolist()}
+
+
+def test_seeds_of_the_small_crop(normalised, golden):
+    crop = normalised[0:40, 0:48, 170:250]
+    assert len(peaks(crop)) == golden["small_crop_run"]["local_maxima_before_margin"] == 126
+    seeds = peak_seeds(crop, FOV).tolist()
+    assert len(seeds) == golden["small_crop_run"]["seeds"] == 5
+    assert [s["seed_zyx"] for s in golden["small_crop_run"]["segments"]] == [
+        s for s in seeds if s in [[16, 16, 23], [16, 19, 58], [23, 24, 43]]
+    ]
+
+
+def test_seeds_do_not_depend_on_the_grey_scale(image, normalised):
+    np.testing.assert_array_equal(peak_seeds(image, FOV), peak_seeds(normalised, FOV))
+
+
+def test_seeds_command_without_options(sample, golden, tmp_path):
+    output = tmp_path / "seeds.csv"
+    assert main(["seeds", "--image", str(sample / "grayscale_maps"), "--output", str(output)]) == 0
+    seeds = np.loadtxt(output, delimiter=",", dtype=int)
+    assert len(seeds) == golden["peaks"]["after_margin_filter"]
+    assert seeds[:10].tolist() == golden["peaks"]["first10_zyx"]
+
+
+def test_partitions_and_balanced_coordinates(sample, golden, tmp_path):
+    known = golden["partitions_training_sample2"]
+    expected = {int(value): count for value, count in known["counts"].items()}
+    partitions, coordinates = tmp_path / "partitions.h5", tmp_path / "coordinates.h5"
+    command = ["partitions", "--labels", str(sample / "groundtruth.h5.gz"), "--output", f"{partitions}:partitions"]
+    assert main(command) == 0
+    values, counts = np.unique(open_labels(f"{partitions}:partitions")[...], return_counts=True)
+    assert dict(zip(values.tolist(), counts.tolist(), strict=True)) == expected
+    command = ["coordinates", "--partitions", str(partitions), "--output", str(coordinates), "--margin", "24,24,24"]
+    assert main(command) == 0
+    with CoordinateStream(coordinates, seed=1) as stream:
+        assert stream.counts == {value: count for value, count in expected.items() if value != 255}
+        assert stream.epoch == 14 * 1171318
+
+
+def test_partitions_as_array(sample, golden):
+    labels = open_labels(str(sample / "groundtruth.h5.gz"))
+    known = golden["partitions_training_sample2"]
+    partitions = partition_labels(labels, known["thresholds"], tuple(known["lom_radius"]), known["min_size"])
+    counts = np.bincount(partitions.ravel())
+    assert {str(value): int(counts[value]) for value in np.flatnonzero(counts)} == known["counts"]

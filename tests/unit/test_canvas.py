@@ -1,0 +1,160 @@
+"""The canvas against a literal implementation, and its finer points one by one."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from flooding import SmallNetwork, blobs, literal_flood, options
+
+from ffn.inference.canvas import COUNTERS, Canvas
+
+VARIANTS = {
+    "isotropic": {},
+    "without holding down": {"disco": -1.0},
+    "holding down large predictions only": {"disco": 0.3},
+    "anisotropic": {"fov": (5, 9, 11), "deltas": (1, 2, 3), "min_boundary_dist": (0, 1, 2)},
+    "two-dimensional": {"fov": (1, 9, 9), "deltas": (0, 3, 3), "min_segment_size": 20},
+    "thin": {"fov": (3, 9, 9), "deltas": (0, 2, 2), "min_segment_size": 20},
+    "loose move threshold": {"move": np.float32(1.0), "pad": np.float32(0.0)},
+    "large steps": {"deltas": (4, 4, 4)},
+}
+
+
+def random_seeds(seed, shape, count=60):
+    return np.random.default_rng(seed).integers(0, shape, (count, 3))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_equal_to_the_literal_algorithm(variant):
+    chosen = options(**VARIANTS[variant])
+    moved = 0
+    for seed in range(4):
+        image = blobs(seed)
+        seeds = random_seeds(seed, image.shape)
+        canvas = Canvas(image, chosen, SmallNetwork(seed))
+        canvas.segment_all(seeds)
+        labels, origins, overlaps, count = literal_flood(image, seeds, chosen, SmallNetwork(seed))
+        np.testing.assert_array_equal(canvas.finished_labels(), labels)
+        assert [(s.id, s.seed, s.fovs, s.voxels) for s in canvas.segments] == origins
+        assert {s.id: dict(s.overlaps) for s in canvas.segments} == overlaps
+        assert {key: canvas.counters[key] for key in count} == count
+        moved += canvas.counters["fovs"] - canvas.counters["objects_started"]
+        assert np.isnan(canvas.object_map).all()
+    assert moved > 20
+
+
+def test_the_comparison_covers_every_counter():
+    total = Counter()
+    for variant in VARIANTS.values():
+        for seed in range(4):
+            image = blobs(seed)
+            canvas = Canvas(image, options(**variant), SmallNetwork(seed))
+            canvas.segment_all(random_seeds(seed, image.shape))
+            total.update(canvas.counters)
+    assert {key for key in COUNTERS if total[key] == 0} == set()
+
+
+def flat(shape=(21, 21, 21)):
+    return np.zeros(shape, np.float32)
+
+
+def test_levels_are_reached_when_equal():
+    chosen = options(min_segment_size=1)
+
+    def network(image, object_map):
+        updated = np.full_like(object_map, np.nextafter(chosen.segment, np.float32(0)))
+        updated[4, 4, 4] = chosen.move
+        updated[4, 4, 5] = chosen.segment
+        return updated
+
+    canvas = Canvas(flat(), chosen, network)
+    canvas.segment_all(np.array([[10, 10, 10]]))
+    assert np.argwhere(canvas.finished_labels()).tolist() == [[10, 10, 10], [10, 10, 11]]
+
+
+def test_the_network_sees_the_pad_value_where_nothing_was_predicted():
+    chosen, seen = options(), []
+
+    def network(image, object_map):
+        seen.append(object_map.copy())
+        return object_map
+
+    Canvas(flat(), chosen, network).segment_all(np.array([[10, 10, 10]]))
+    expected = np.full(chosen.fov, chosen.pad, np.float32)
+    expected[4, 4, 4] = chosen.init
+    np.testing.assert_array_equal(seen[0], expected)
+    assert seen[0].dtype == np.float32
+
+
+@pytest.mark.parametrize(("disco", "held"), [(0.0, True), (-1.0, False), (0.9, False)])
+def test_voxels_once_judged_outside_stay_outside(disco, held):
+    chosen = options(disco=disco, min_segment_size=1)
+    low, high = np.float32(-1), np.float32(5)
+    shown = []
+
+    def network(image, object_map):
+        shown.append(object_map.copy())
+        updated = object_map.copy()
+        updated[4, 4, 4:7] = high
+        # First call: (10,10,14) is outside. Second, two voxels further along x: it would come back.
+        updated[4, 4, 8 if len(shown) == 1 else 6] = low if len(shown) == 1 else high
+        return updated
+
+    canvas = Canvas(flat(), chosen, network)
+    canvas.segment_all(np.array([[10, 10, 10]]))
+    assert canvas.counters["fovs"] > 1
+    assert (canvas.finished_labels()[10, 10, 14] == 0) == held
+
+
+def test_a_weakened_move_is_dropped_when_its_turn_comes():
+    chosen = options(min_segment_size=1)
+    calls = []
+
+    def network(image, object_map):
+        calls.append(1)
+        updated = np.full_like(object_map, -5)
+        updated[4, 4, 4] = 5
+        if len(calls) == 1:
+            updated[4, 4, 6] = 4
+            updated[4, 6, 4] = 3
+        if len(calls) == 2:
+            # Seen from (10,10,12): the seed stays strong, the queued (10,12,10) is judged outside.
+            updated[4, 4, 2] = 5
+        return updated
+
+    canvas = Canvas(flat(), chosen, network)
+    canvas.segment_all(np.array([[10, 10, 10]]))
+    assert len(calls) == 2
+    assert canvas.counters["skip_threshold"] == 1
+
+
+def test_an_object_whose_seed_fades_is_given_up():
+    chosen = options(min_segment_size=1)
+
+    def network(image, object_map):
+        updated = np.full_like(object_map, 5)
+        updated[4, 4, 4] = -1
+        return updated
+
+    canvas = Canvas(flat(), chosen, network)
+    canvas.segment_all(np.array([[10, 10, 10]]))
+    assert canvas.counters["seed_got_too_weak"] == canvas.counters["objects_weak"] == 1
+    assert canvas.counters["fovs"] == 1
+    assert not canvas.finished_labels().any()
+
+
+def test_first_come_first_served():
+    chosen = options(deltas=(0, 0, 0), min_segment_size=1, min_boundary_dist=(0, 0, 0))
+
+    def network(image, object_map):
+        return np.where(image == 1, np.float32(-3), np.float32(3))
+
+    image = flat((9, 9, 15))
+    image[4, 4, 10] = 1
+    canvas = Canvas(image, chosen, network)
+    canvas.segment_all(np.array([[4, 4, 4], [4, 4, 10], [4, 4, 9]]))
+    labels = canvas.finished_labels()
+    assert (labels[:, :, :9] == 1).all()
+    assert (labels[:, :, 9:14] == 2).sum() == 9 * 9 * 5 - 1
+    assert [segment.overlaps for segment in canvas.segments] == [(), ((1, 9 * 9 * 4),)]
+    assert canvas.counters["voxels_overlapping"] == 9 * 9 * 4

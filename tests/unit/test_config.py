@@ -1,0 +1,187 @@
+"""Every bad configuration gets one report with all its problems, and nothing runs."""
+
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ffn.cli import main
+from ffn.config import load_config, parse_config
+from ffn.config.docs import schema_text, table_text
+from ffn.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[2]
+SHIPPED = [ROOT / "config.yaml", *sorted((ROOT / "config").glob("*.yaml"))]
+GOOD = {
+    "run": "mine",
+    "data": {
+        "train": {"image": "a.h5:raw", "labels": "a.h5:labels", "box": "0:60,0:80,0:80"},
+        "test": {"image": "b.h5:raw"},
+    },
+    "network": {"fov": [33, 33, 33], "deltas": [8, 8, 8]},
+}
+
+
+def changed(**replacements: object) -> dict:
+    """GOOD with values at dotted keys replaced (`network__fov` stands for network.fov)."""
+    values = deepcopy(GOOD)
+    for key, value in replacements.items():
+        *path, last = key.split("__")
+        section = values
+        for part in path:
+            section = section.setdefault(part, {})
+        section[last] = value
+    return values
+
+
+def report(values: dict) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(values, "mine.yaml")
+    return str(caught.value)
+
+
+def test_good_configuration_has_its_defaults():
+    config = parse_config(GOOD)
+    assert config.network.depth == 9
+    assert config.results == "results"
+    assert config.data.train.bounds.shape == (60, 80, 80)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_shipped_configuration_is_valid(path):
+    load_config(path)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_shipped_regions_to_learn_from_and_to_score_are_apart(path):
+    data = load_config(path).data
+    if data.train is not None and data.train.image == data.test.image:
+        assert data.train.bounds.intersection(data.test.bounds) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (changed(network__dept=9), "network.dept is not a known key; did you mean 'depth'?"),
+        (changed(trainig={}), "trainig is not a known key; did you mean 'training'?"),
+        (changed(data__test__labls="x"), "data.test.labls is not a known key; did you mean 'labels'?"),
+        (changed(zzz=1), "zzz is not a known key; known here: run, results"),
+        (changed(network__depth="deep"), "network.depth is 'deep': input should be a valid integer"),
+        (changed(network__fov=[33, 33]), "network.fov"),
+        (changed(training__batch=0), "training.batch is 0: input should be greater than or equal to 1"),
+        (changed(training__optimizer="adams"), "training.optimizer is 'adams': input should be 'sgd', 'momentum'"),
+        (changed(network__fov=[32, 33, 33]), "fov 32 along z is even; use an odd number such as 33"),
+        (changed(network__deltas=[8, 8, 17]), "deltas 17 along x leaves the fov 33; use at most 16"),
+        (changed(data__train__box="0:20,0:80,0:80"), "data.train.box has 20 voxels along z, fewer than the network's"),
+        (changed(data__train__box="0:60,0:80"), "'0:60,0:80' is not a box Z0:Z1,Y0:Y1,X0:X1 such as"),
+        (changed(data__train__box="60:60,0:80,0:80"), "is empty: each stop must be greater than its start"),
+        (changed(data__train=None), "data.train is empty and inference.checkpoint too: give one of them"),
+        (changed(data__train__labels=None), "data.train.labels is empty: training needs ground truth"),
+        (changed(inference__subvolume_size=[32, 64, 64]), "inference.subvolume_overlap 32 along z must be smaller"),
+        (
+            changed(inference__subvolume_size=[32, 64, 64]),
+            "inference.subvolume_size 32 along z is smaller than the fov",
+        ),
+        (changed(prepare__thresholds=[0.5, 0.2]), "thresholds must be ascending"),
+        (changed(training__steps=5, training__warmup_steps=5), "warmup_steps 5 must be fewer than steps 5"),
+        (changed(run="a/b"), "run is 'a/b'"),
+        ({"run": "mine"}, "data is missing"),
+    ],
+)
+def test_bad_value_is_named(values, words):
+    assert words in report(values)
+
+
+def test_all_problems_are_in_one_report():
+    text = report(
+        changed(
+            network__dept=9,
+            network__fov=[32, 33, 33],
+            training__batch=0,
+            inference__subvolume_size=[32, 64, 64],
+            sed=3,
+        )
+    )
+    assert text.startswith("mine.yaml has 5 problems:")
+    for words in (
+        "did you mean 'depth'",
+        "fov 32 along z is even",
+        "training.batch",
+        "overlap 32 along z",
+        "mean 'seed'",
+    ):
+        assert words in text
+
+
+def test_a_guess_is_not_reported_as_a_problem():
+    """With `fov` misread as its default 33, the box of 20 voxels would look too small; it is not for the fov meant."""
+    text = report(changed(network__fov=["17", "17", "seventeen"], network__deltas=[4, 4, 4]))
+    assert text.startswith("mine.yaml has 1 problem:")
+    small = changed(data__train__box="0:20,0:80,0:80", network={"fvo": [17, 17, 17], "deltas": [4, 4, 4]})
+    assert report(small) == "mine.yaml has 1 problem:\n  - network.fvo is not a known key; did you mean 'fov'?"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("run: [1", "is not valid YAML"),
+        ("- a\n- b\n", "must hold keys and values such as 'run: demo'; it holds list"),
+        ("", "must hold keys and values"),
+    ],
+)
+def test_file_that_holds_no_configuration(tmp_path, text, words):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=words):
+        load_config(path)
+
+
+def test_missing_file():
+    with pytest.raises(ConfigError, match=r"There is no configuration file nowhere\.yaml"):
+        load_config(Path("nowhere.yaml"))
+
+
+def test_check_reports_keys_and_missing_files_together(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text(yaml.safe_dump(changed(network__dept=9, data__test__image="nowhere.h5:raw")))
+    assert main(["config", "check", "mine.yaml"]) == 2
+    text = capsys.readouterr().err
+    assert "did you mean 'depth'" in text
+    assert "data.test.image: " in text
+    assert "nowhere.h5" in text
+    assert "Traceback" not in text
+
+
+def test_written_configuration_is_complete_and_reads_back(tmp_path):
+    path = tmp_path / "results" / "config.yaml"
+    values = '{"run": "mine", "data": {"test": {"image": "b.h5:raw"}}, "inference": {"checkpoint": "w"}}'
+    assert main(["config", "write", values, "--output", str(path)]) == 0
+    assert load_config(path).network.depth == 9
+    assert "min_segment_size: 1000" in path.read_text()
+
+
+def test_unwritable_values_leave_no_file(tmp_path, capsys):
+    path = tmp_path / "config.yaml"
+    for values in ("{", "[]", '{"run": "mine"}'):
+        assert main(["config", "write", values, "--output", str(path)]) == 2
+        assert "Traceback" not in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "text", "file"),
+    [("schema", schema_text, "config/schema.json"), ("table", table_text, "docs/reference/config.md")],
+)
+def test_committed_documentation_agrees_with_the_model(command, text, file, capsys):
+    assert (ROOT / file).read_text(encoding="utf-8") == text(), f"run `make docs` and commit {file}"
+    assert main(["config", command]) == 0
+    assert capsys.readouterr().out == text()
+
+
+def test_every_key_is_documented():
+    assert "|  |" not in table_text()
+
+
+def test_default_configuration_of_the_catalog_is_the_default():
+    assert (ROOT / "config" / "config.yaml").read_text() == (ROOT / "config.yaml").read_text()

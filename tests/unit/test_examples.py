@@ -1,0 +1,214 @@
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from tiny_training import settings
+
+from ffn.config import Config, parse_config
+from ffn.errors import ConfigError, DataError, GeometryError, VolumeError
+from ffn.geometry import Box
+from ffn.model.logits import logit
+from ffn.prepare.run import prepare_training
+from ffn.training.augment import Orientation
+from ffn.training.examples import ExampleSource, LaneStream, patch_size
+from ffn.training.lanes import Lanes
+from ffn.training.metrics import Tally
+from ffn.training.region import TrainingRegion
+from ffn.volumes import open_volume
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    prepare_training(parse_config(settings(folder)))
+    return folder
+
+
+@pytest.fixture
+def reader() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as pool:
+        yield pool
+
+
+def config_of(folder: Path, **training: Any) -> Config:
+    return parse_config(settings(folder, **training))
+
+
+def upright(folder: Path, **training: Any) -> Config:
+    return config_of(folder, permutable_axes=[], reflectable_axes=[], **training)
+
+
+def test_patch_is_normalised_and_centred_on_the_drawn_voxel(folder: Path) -> None:
+    config = upright(folder)
+    stream = LaneStream.of(config, 0, 1)
+    example = ExampleSource(config).load(stream, 4)
+    box = Box.centred(stream.stream.draw(4), (13, 13, 13))
+    with h5py.File(folder / "volume.h5") as file:
+        image, labels = file["image"][box.slices], file["labels"][box.slices]
+    assert example.index == 4
+    assert example.image.dtype == example.labels.dtype == np.float32
+    np.testing.assert_allclose(example.image, (image.astype(np.float32) - 128) / 50, atol=1e-6)
+    np.testing.assert_array_equal(example.labels == np.float32(0.95), labels == labels[6, 6, 6])
+    assert set(np.unique(example.labels)) == {np.float32(0.05), np.float32(0.95)}
+
+
+@pytest.mark.parametrize(("moves", "size"), [("fixed", 13), ("no_step", 13), ("max_pred_moves", 17)])
+def test_patch_has_room_for_the_moves(folder: Path, moves: str, size: int) -> None:
+    assert patch_size(config_of(folder, moves=moves)) == (size, size, size)
+
+
+def test_patches_that_stick_out_are_left_out(folder: Path) -> None:
+    config = upright(folder, moves="max_pred_moves")  # coordinates were prepared for a shorter reach
+    stream, source = LaneStream.of(config, 0, 1), ExampleSource(config)
+    inside = Box((8, 8, 8), (28, 28, 28))
+    fits = [i for i in range(60) if inside.contains(Box.centred(stream.stream.draw(i), (1, 1, 1)))]
+    assert len(fits) < 60
+    found, index = [], 0
+    while index < 60:
+        example = source.load(stream, index)
+        found.append(example.index)
+        index = example.index + 1
+    assert found[: len(fits)] == fits
+
+
+def test_orientation_is_a_pure_function_that_reaches_every_allowed_turn() -> None:
+    drawn = {Orientation.draw(1, number, ["y", "x"], ["z", "y", "x"]) for number in range(300)}
+    flips = [tuple(a for a in range(3) if mask[a]) for mask in product([False, True], repeat=3)]
+    assert drawn == {Orientation(order, flip) for order in ((0, 1, 2), (0, 2, 1)) for flip in flips}
+    assert Orientation.draw(1, 7, ["y", "x"], ["z"]) == Orientation.draw(1, 7, ["y", "x"], ["z"])
+    assert {Orientation.draw(2, number, [], []) for number in range(50)} == {Orientation((0, 1, 2), ())}
+    orders = {Orientation.draw(3, number, ["z", "y", "x"], []).order for number in range(200)}
+    assert len(orders) == 6
+
+
+def test_orientation_turns_image_and_labels_alike_about_the_centre(folder: Path) -> None:
+    turned, plain = config_of(folder), upright(folder)
+    stream = LaneStream.of(turned, 0, 1)
+    changed = 0
+    for index in range(12):
+        one, other = ExampleSource(turned).load(stream, index), ExampleSource(plain).load(stream, index)
+        turn = Orientation.draw(5, index, ["y", "x"], ["z", "y", "x"])
+        np.testing.assert_array_equal(one.image, turn.apply(other.image))
+        np.testing.assert_array_equal(one.labels, turn.apply(other.labels))
+        assert one.labels[6, 6, 6] == other.labels[6, 6, 6]
+        changed += not np.array_equal(one.image, other.image)
+    assert changed > 6
+
+
+def imagined_network(image: np.ndarray, object_map: np.ndarray) -> np.ndarray:
+    """Something that moves: bright voxels join the object."""
+    return np.clip(object_map + np.float32(3) * image + np.float32(3), -6, 6).astype(np.float32)
+
+
+def feed(lanes: list[Lanes], turns: int, tally: Tally) -> list[np.ndarray]:
+    """What the lanes of all ranks, in order, see at each turn."""
+    seen = []
+    for _ in range(turns):
+        for part in lanes:
+            part.fill(tally)
+        seen.append(np.concatenate([np.concatenate([p.image, p.object_map, p.labels], axis=-1) for p in lanes]))
+        for part in lanes:
+            part.update(imagined_network(part.image, part.object_map))
+    return seen
+
+
+@pytest.mark.parametrize("moves", ["fixed", "max_pred_moves", "no_step"])
+def test_two_ranks_see_the_examples_of_one_rank_with_twice_the_batch(
+    folder: Path, reader: ThreadPoolExecutor, moves: str
+) -> None:
+    wide, narrow = config_of(folder, batch=2, moves=moves), config_of(folder, batch=1, moves=moves)
+    one, two = Tally(), Tally()
+    single = feed([Lanes.of(wide, ExampleSource(wide), 0, 1, reader)], 60, one)
+    pair = [Lanes.of(narrow, ExampleSource(narrow), rank, 2, reader) for rank in (0, 1)]
+    for a, b in zip(single, feed(pair, 60, two), strict=True):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(one.values, two.values)
+    assert one["true_positive"] > 0
+
+
+def test_lanes_advance_independently_and_start_from_the_seed(folder: Path, reader: ThreadPoolExecutor) -> None:
+    config = config_of(folder, batch=3)
+    seen = feed([Lanes.of(config, ExampleSource(config), 0, 1, reader)], 80, Tally())
+    fresh = np.full((9, 9, 9), logit(0.05), np.float32)
+    fresh[4, 4, 4] = logit(0.95)
+    starts = [
+        [turn for turn, batch in enumerate(seen) if np.array_equal(batch[lane, ..., 1], fresh)] for lane in range(3)
+    ]
+    assert all(turns[0] == 0 and len(turns) > 1 for turns in starts)
+    assert starts[0] != starts[1] != starts[2]
+
+
+def test_the_answer_is_what_the_next_crop_shows(folder: Path, reader: ThreadPoolExecutor) -> None:
+    config = config_of(folder, batch=1)
+    lanes, tally = Lanes.of(config, ExampleSource(config), 0, 1, reader), Tally()
+    lanes.fill(tally)
+    answer = np.full((1, 9, 9, 9, 1), logit(0.95), np.float32)
+    lanes.update(answer)
+    lanes.fill(tally)  # offset (-2, -2, -2): its upper corner overlaps the first field of view
+    np.testing.assert_array_equal(lanes.object_map[0, 2:, 2:, 2:, 0], answer[0, :7, :7, :7, 0])
+    assert np.all(lanes.object_map[0, :2, ..., 0] == logit(0.05))
+
+
+@pytest.mark.parametrize("moves", ["fixed", "max_pred_moves"])
+def test_restored_lanes_go_on_as_the_originals(folder: Path, reader: ThreadPoolExecutor, moves: str) -> None:
+    config = config_of(folder, batch=2, moves=moves)
+    original, restored = (Lanes.of(config, ExampleSource(config), 0, 1, reader) for _ in range(2))
+    feed([original], 17, Tally())
+    restored.restore(original.state())
+    for a, b in zip(feed([original], 40, Tally()), feed([restored], 40, Tally()), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_region_too_large_for_memory_reads_the_same(folder: Path) -> None:
+    volume = open_volume(f"{folder}/volume.h5:labels", box=Box((3, 0, 2), (33, 30, 36)))
+    cached, lazy = TrainingRegion(volume), TrainingRegion(volume, cache_bytes=1000)
+    box = Box((1, 2, 3), (20, 9, 30))
+    np.testing.assert_array_equal(cached.read(box), lazy.read(box))
+    assert cached.read(box).dtype == np.uint32
+    assert lazy.read(box).dtype == np.uint64
+
+
+def test_huge_label_ids_are_kept_apart(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "big.h5", "w") as file:
+        file["labels"] = np.array([[[1, 2**32 + 1, 2**40]]], np.uint64)
+    region = TrainingRegion(open_volume(f"{tmp_path}/big.h5:labels"))
+    assert region.read(Box((0, 0, 0), (1, 1, 3))).tolist() == [[[1, 2**32 + 1, 2**40]]]
+
+
+def test_image_and_labels_of_different_shape_are_refused(folder: Path, tmp_path: Path) -> None:
+    values = settings(folder)
+    with h5py.File(tmp_path / "small.h5", "w") as file:
+        file["labels"] = np.ones((30, 36, 36), np.uint64)
+    values["data"]["train"]["labels"] = f"{tmp_path}/small.h5:labels"
+    with pytest.raises(VolumeError, match=r"\(36, 36, 36\).*\(30, 36, 36\)"):
+        ExampleSource(parse_config(values))
+
+
+def test_a_field_of_view_larger_than_the_region_is_refused(folder: Path) -> None:
+    values = settings(folder)
+    values["network"].update(fov=[33, 33, 33], deltas=[8, 8, 8])
+    with pytest.raises(GeometryError, match=r"\(49, 49, 49\).*\(36, 36, 36\)"):
+        ExampleSource(parse_config(values))
+
+
+def test_only_equal_axes_can_be_swapped(folder: Path) -> None:
+    values = settings(folder, permutable_axes=["z", "y"])
+    values["network"].update(fov=[5, 9, 9])
+    with pytest.raises(ConfigError, match="permutable_axes"):
+        ExampleSource(parse_config(values))
+
+
+def test_coordinates_that_never_fit_are_reported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ffn.training.examples._MOST_MISSES", 50)
+    values = settings(folder)
+    values["network"].update(fov=[35, 9, 9], deltas=[0, 2, 2])
+    config = parse_config(values)
+    stream = LaneStream.of(parse_config(settings(folder)), 0, 1)
+    source = ExampleSource(config)
+    with pytest.raises(DataError, match="too near the border"):
+        source.load(stream, 0)

@@ -1,0 +1,216 @@
+"""Layers opened by cloud-volume equal the arrays; the state; resuming and refusing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import neuroglancer
+import numpy as np
+import pytest
+from cloudvolume import CloudVolume
+from exported import BOX, make_run
+
+from ffn.cli import main
+from ffn.config import Config, parse_config
+from ffn.errors import StageError, VolumeError
+from ffn.export import export_run, with_server
+from ffn.export.precomputed import whole_chunks, write_layer
+from ffn.export.state import contrast_of
+from ffn.runs import RunPaths
+from ffn.volumes import create_hdf5, open_volume
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    config = make_run(tmp_path_factory.mktemp("a run"))
+    export_run(config)
+    return config
+
+
+def cloud(config: Config, name: str, mip: int = 0) -> CloudVolume:
+    return CloudVolume(f"precomputed://file://{RunPaths.of(config).export / name}", mip=mip, progress=False)
+
+
+def arrays(config: Config) -> dict[str, np.ndarray]:
+    test = config.data.test
+    return {
+        "image": open_volume(test.image, box=BOX)[...],
+        "truth": open_volume(str(test.labels), box=BOX)[...],
+        "segmentation": open_volume(f"{RunPaths.of(config).segmentation}:labels")[...],
+    }
+
+
+@pytest.mark.parametrize("name", ["image", "truth", "segmentation"])
+def test_layer_equals_array_where_it_lies_in_the_source(config: Config, name: str) -> None:
+    layer = cloud(config, name)
+    expected = arrays(config)[name]
+    assert layer.resolution.tolist() == [8, 10, 12]
+    assert layer.voxel_offset.tolist() == [7, 6, 5]
+    assert layer.chunk_size.tolist() == [32, 32, 16]
+    assert layer.dtype == expected.dtype.name
+    np.testing.assert_array_equal(np.asarray(layer[:])[..., 0].T, expected)
+    middle = np.asarray(layer[30:40, 20:33, 10:12])[..., 0].T
+    np.testing.assert_array_equal(middle, expected[5:7, 14:27, 23:33])
+
+
+@pytest.mark.parametrize("name", ["image", "truth", "segmentation"])
+def test_lower_resolutions_exist_and_lie_in_the_same_place(config: Config, name: str) -> None:
+    full = arrays(config)[name]
+    layer = cloud(config, name, 1)
+    assert len(cloud(config, name).available_mips) == 3
+    assert layer.resolution.tolist() == [16, 20, 24]
+    assert layer.voxel_offset.tolist() == [3, 3, 2]
+    assert layer.shape[:3] == (36, 32, 21)
+    values = np.asarray(layer[:])[..., 0].T
+    # Box 5:45 starts at an odd z: its first pair is complete at 6. A voxel of mip 1 covers 2 x 2 x 2.
+    z, y, x = 3, 4, 5
+    pooled = full[2 * z - 5 : 2 * z - 3, 2 * y - 6 : 2 * y - 4, 2 * x - 7 : 2 * x - 5]
+    found = values[z - 2, y - 3, x - 3]
+    if name == "image":
+        assert found == int(pooled.mean() + 0.5)
+    else:
+        ids, votes = np.unique(pooled, return_counts=True)
+        assert found in ids[votes == votes.max()]
+        assert set(np.unique(values)) <= set(np.unique(full))
+    assert cloud(config, name, 2).shape[:3] == (19, 17, 11)
+
+
+def test_labels_are_compressed_and_chunks_gzipped(config: Config) -> None:
+    info = json.loads((RunPaths.of(config).export / "segmentation/info").read_text())
+    assert {scale["encoding"] for scale in info["scales"]} == {"compressed_segmentation"}
+    assert info["data_type"] == "uint64"
+    assert info["type"] == "segmentation"
+    chunks = list((RunPaths.of(config).export / "segmentation/8_10_12").iterdir())
+    assert len(chunks) == 3 * 2 * 3
+    assert all(chunk.suffix == ".gz" for chunk in chunks)
+
+
+def test_state_is_one_that_neuroglancer_reads(config: Config) -> None:
+    written = json.loads((RunPaths.of(config).export / "state.json").read_text())
+    assert [layer["source"] for layer in written["layers"]] == [
+        "precomputed://image", "precomputed://segmentation", "precomputed://truth"
+    ]  # fmt: skip
+    served = with_server(written, "http://127.0.0.1:9000")
+    assert served["layers"][1]["source"] == "precomputed://http://127.0.0.1:9000/segmentation"
+    state = neuroglancer.ViewerState(served)
+    assert state.dimensions.names == ("x", "y", "z")
+    assert state.dimensions.scales == pytest.approx((8e-9, 10e-9, 12e-9))
+    assert list(state.position) == [42.5, 38.5, 25.5]
+    assert [layer.layer.type for layer in state.layers] == ["image", "segmentation", "segmentation"]
+    assert [layer.visible for layer in state.layers] == [True, True, False]
+    assert state.layout.type == "4panel"
+
+
+def test_contrast_leaves_out_extremes(config: Config) -> None:
+    low, high = contrast_of(open_volume(config.data.test.image, box=BOX))
+    assert 30 < low < 70
+    assert 150 < high < 190
+
+
+def test_finished_export_is_not_repeated_and_other_settings_are_refused(config: Config) -> None:
+    chunk = next((RunPaths.of(config).export / "image/8_10_12").iterdir())
+    before = chunk.stat().st_mtime_ns
+    export_run(config)
+    assert chunk.stat().st_mtime_ns == before
+    other = config.model_copy(update={"export": config.export.model_copy(update={"mips": 1})})
+    with pytest.raises(StageError, match=r"export\.mips"):
+        export_run(other)
+
+
+def test_export_needs_an_assembled_segmentation(tmp_path: Path) -> None:
+    config = make_run(tmp_path)
+    (RunPaths.of(config).assemble / "done.json").unlink()
+    with pytest.raises(StageError, match="ffn assemble"):
+        export_run(config)
+
+
+def test_without_ground_truth_there_is_no_truth_layer(tmp_path: Path) -> None:
+    made = make_run(tmp_path, mips=0)
+    values = made.model_dump(mode="json")
+    del values["data"]["test"]["labels"]
+    folder = export_run(parse_config(values))
+    assert not (folder / "truth").exists()
+    state = json.loads((folder / "state.json").read_text())
+    assert [layer["name"] for layer in state["layers"]] == ["image", "segmentation"]
+
+
+def test_voxel_size_must_be_known(tmp_path: Path) -> None:
+    config = make_run(tmp_path)
+    with create_hdf5(tmp_path / "bare.h5", "image", (60, 80, 90), np.uint8, None):
+        pass
+    values = config.model_dump(mode="json")
+    values["data"]["test"]["image"] = f"{tmp_path}/bare.h5:image"
+    with pytest.raises(VolumeError, match=r"data\.voxel_size"):
+        export_run(parse_config(values))
+    values["data"]["voxel_size"] = [7.5, 5, 5]
+    folder = export_run(parse_config(values))
+    layer = CloudVolume(f"precomputed://file://{folder}/image", mip=1, progress=False)
+    assert layer.resolution.tolist() == [10, 10, 15]
+    assert layer.scale["key"] == "10_10_15"
+    assert json.loads((folder / "image/info").read_text())["scales"][0]["key"] == "5_5_7.5"
+
+
+def test_segmentation_of_another_shape(tmp_path: Path) -> None:
+    config = make_run(tmp_path)
+    values = config.model_dump(mode="json")
+    values["data"]["test"]["box"] = "0:40,0:40,0:40"
+    with pytest.raises(VolumeError, match=r"segmentation.h5.*\(40, 64, 70\).*\(40, 40, 40\)"):
+        export_run(parse_config(values))
+
+
+def test_image_type_that_no_layer_holds(tmp_path: Path) -> None:
+    with create_hdf5(tmp_path / "d.h5", "image", (4, 4, 4), np.float64, None):
+        pass
+    with pytest.raises(VolumeError, match="float64"):
+        write_layer(
+            tmp_path / "layer", open_volume(f"{tmp_path}/d.h5:image"), "image", (1, 1, 1), (0, 0, 0), (4, 4, 4), 0
+        )
+    assert not (tmp_path / "layer").exists()
+
+
+@pytest.mark.parametrize(
+    ("shape", "itemsize", "budget", "expected"),
+    [
+        ((100, 100, 100), 8, 1, (64, 32, 16)),  # less than one chunk: one chunk
+        ((100, 100, 100), 1, 64 * 32 * 16 * 2, (64, 32, 32)),
+        ((100, 100, 100), 1, 64 * 32 * 112 * 3, (64, 96, 112)),
+        ((100, 100, 100), 1, 1 << 40, (128, 128, 112)),
+    ],
+)
+def test_blocks_are_whole_chunks_within_the_budget(
+    shape: tuple[int, int, int], itemsize: int, budget: int, expected: tuple[int, int, int]
+) -> None:
+    assert whole_chunks((64, 32, 16), shape, itemsize, budget) == expected
+
+
+def test_many_small_blocks_make_the_same_layer(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ffn.export.precomputed.whole_chunks", lambda chunk, *_: chunk)
+    volume = open_volume(f"{RunPaths.of(config).segmentation}:labels")
+    write_layer(tmp_path / "layer", volume, "segmentation", (12, 10, 8), BOX.start, config.export.chunk, 2)
+    for mip in range(3):
+        small = CloudVolume(f"precomputed://file://{tmp_path}/layer", mip=mip, progress=False)
+        np.testing.assert_array_equal(small[:], cloud(config, "segmentation", mip)[:])
+
+
+def test_killed_export_is_completed_by_the_same_command(config: Config, tmp_path: Path) -> None:
+    killed = make_run(tmp_path, chunk=[8, 8, 8])  # many files: killed long before the end
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(killed.model_dump(mode="json")))
+    export = RunPaths.of(killed).export
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ffn", "export", "--config", str(file)], stderr=subprocess.DEVNULL
+    )
+    while process.poll() is None and not (export / "image").exists():
+        pass
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (export / "done.json").exists()
+    assert main(["export", "--config", str(file)]) == 0
+    assert sorted(path.name for path in export.iterdir()) == [
+        "done.json", "image", "segmentation", "started.json", "state.json", "truth"
+    ]  # fmt: skip
+    for name, expected in arrays(config).items():
+        np.testing.assert_array_equal(np.asarray(cloud(killed, name)[:])[..., 0].T, expected)

@@ -1,0 +1,142 @@
+"""Everything wrong with a run's inputs is told at once, before anything runs."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ffn.config import Config, parse_config
+from ffn.errors import ConfigError
+from ffn.geometry import Box
+from ffn.preflight import check_inputs, require_inputs
+from ffn.volumes import create_hdf5
+
+NETWORK = {"depth": 2, "features": 2, "fov": [9, 9, 9], "deltas": [2, 2, 2]}
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def volume(
+    name: str,
+    shape: tuple[int, int, int] = (20, 24, 28),
+    voxel_size: tuple[float, float, float] | None = (8, 8, 8),
+    dtype: type = np.uint8,
+) -> str:
+    path = Path(f"{name}.h5")
+    with create_hdf5(path, "raw", shape, dtype, voxel_size) as out:
+        out.write(Box.of_shape(shape), np.ones(shape, dtype))
+    return f"{path}:raw"
+
+
+def config(data: dict[str, Any], **sections: Any) -> Config:
+    return parse_config({"run": "a", "data": data, "network": NETWORK, **sections})
+
+
+def good_data() -> dict[str, Any]:
+    image, labels = volume("image"), volume("labels", dtype=np.uint64)
+    region = {"image": image, "labels": labels}
+    return {"train": {**region, "box": "0:20,0:20,0:20"}, "test": region}
+
+
+def test_good_inputs_have_no_problems() -> None:
+    assert check_inputs(config(good_data())) == []
+    require_inputs(config(good_data()))
+
+
+def test_the_embedded_volume_needs_no_files() -> None:
+    region = {"image": "synthetic", "labels": "synthetic", "box": "0:80,0:160,0:160"}
+    assert check_inputs(config({"train": region, "test": region})) == []
+    outside = {**region, "box": "0:80,0:160,0:161"}
+    (problem,) = check_inputs(config({"train": region, "test": outside}))
+    assert problem == "data.test.box: 0:80,0:160,0:161 is outside the image, which has 160 x 160 x 160 voxels (z,y,x)."
+
+
+def test_all_problems_come_in_one_report() -> None:
+    data = {
+        "train": {"image": "none.h5:raw", "labels": volume("labels")},
+        "test": {"image": volume("image"), "labels": volume("small", (20, 24, 27)), "box": "0:20,0:24,10:29"},
+    }
+    with pytest.raises(ConfigError) as caught:
+        require_inputs(config(data, inference={"checkpoint": "nowhere/model.ckpt"}))
+    told = str(caught.value)
+    assert told.startswith("The inputs of run 'a' have 4 problems:\n")
+    for part in (
+        "data.train.image: There is no file none.h5",
+        "data.test.labels: Image and labels differ in shape",
+        "data.test.box: 0:20,0:24,10:29 is outside the image, which has 20 x 24 x 28 voxels",
+        "inference.checkpoint: there is no checkpoint nowhere/model.ckpt",
+    ):
+        assert part in told
+
+
+def only_problem(settings: Config) -> str:
+    (problem,) = check_inputs(settings)
+    return problem
+
+
+def test_types_that_cannot_be_images_or_labels() -> None:
+    data = good_data()
+    data["test"] = {"image": volume("signed", dtype=np.int16)}
+    assert "data.test.image: signed.h5:raw holds int16" in only_problem(config(data))
+    data["test"] = {"image": data["train"]["image"], "labels": volume("floats", dtype=np.float32)}
+    assert "data.test.labels: floats.h5:raw holds float32; labels must be whole numbers" in only_problem(config(data))
+
+
+def test_volumes_smaller_than_the_field_of_view() -> None:
+    data = good_data()
+    data["test"] = {"image": volume("flat", (8, 24, 28))}
+    problem = only_problem(config(data))
+    assert problem.startswith("data.test.image: The field of view (9 voxels along z) is larger than the volume (8)")
+
+
+def test_training_regions_smaller_than_an_example() -> None:
+    data = good_data()
+    data["train"]["box"] = "0:12,0:20,0:20"
+    problems = check_inputs(config(data))
+    assert any("training example (fov and its moves) takes 13 voxels along z, the region has 12" in p for p in problems)
+    data["train"]["box"] = "0:16,0:20,0:20"
+    assert check_inputs(config(data)) == []
+    assert "takes 17 voxels along z" in only_problem(config(data, training={"moves": "max_pred_moves"}))
+    assert (
+        "prepare.lom_radius) takes 21 voxels along z"
+        in check_inputs(config(data, prepare={"lom_radius": [10, 4, 4]}))[0]
+    )
+
+
+def test_an_unknown_voxel_size_is_asked_for() -> None:
+    data = good_data()
+    data["test"] = {"image": volume("plain", voxel_size=None)}
+    assert "plain.h5:raw does not state its voxel size; give data.voxel_size" in only_problem(config(data))
+    assert check_inputs(config({**data, "voxel_size": [8, 8, 8]})) == []
+
+
+def test_only_equal_axes_can_be_swapped() -> None:
+    data = good_data()
+    image, labels = volume("thick", voxel_size=(30, 8, 8)), data["train"]["labels"]
+    data["train"] = {"image": image, "labels": labels}
+    assert check_inputs(config(data)) == []
+    swapped = {"permutable_axes": ["z", "y"]}
+    assert "z and y differ in voxel size (30 and 8 nm)" in only_problem(config(data, training=swapped))
+    flat = {**NETWORK, "fov": [5, 9, 9]}
+    problem = only_problem(parse_config({"run": "a", "data": good_data(), "network": flat, "training": swapped}))
+    assert "z and y differ in network.fov or deltas ((5, 2) and (9, 2))" in problem
+
+
+def test_what_a_source_brings_is_left_out_until_it_is_there(here: Path) -> None:
+    data = good_data()
+    data["sources"] = [
+        {"dataset": "fib25_test", "folder": "data/sample"},
+        {"dataset": "fib25_checkpoint", "folder": "data/released"},
+    ]
+    data["test"] = {"image": "data/sample/grayscale_maps", "labels": "data/sample/groundtruth.h5.gz"}
+    settings = config(data, inference={"checkpoint": "data/released/model.ckpt-27465036"})
+    assert check_inputs(settings) == []
+    (here / "data/sample/grayscale_maps").mkdir(parents=True)
+    (here / "data/released").mkdir()
+    problems = check_inputs(settings)
+    assert [p.split(":")[0] for p in problems] == ["data.test.image", "data.test.labels", "inference.checkpoint"]

@@ -1,0 +1,217 @@
+"""A sub-volume that is killed and run again ends in the same files; and what bad input gets."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from flooding import SmallNetwork, blobs, literal_flood
+
+from ffn.config import Config, parse_config
+from ffn.errors import CheckpointError, DataError, GeometryError, StageError
+from ffn.geometry import Box
+from ffn.inference.options import FloodOptions
+from ffn.inference.subvolume import run_tile
+from ffn.prepare.seeds import peak_seeds
+from ffn.volumes import create_hdf5, open_volume
+
+ROOT = Path(__file__).parents[2]
+SHAPE = (34, 36, 38)
+VALUES = {
+    "run": "killed",
+    "data": {"test": {"image": "unused"}, "voxel_size": [10, 10, 10]},
+    "network": {"depth": 2, "features": 2, "fov": [9, 9, 9], "deltas": [2, 2, 2]},
+    "inference": {"checkpoint": "unused", "min_segment_size": 100},
+}
+
+
+def configured(**inference) -> Config:
+    return parse_config({**VALUES, "inference": {**VALUES["inference"], **inference}})
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    """An image and the two files of a checkpoint (which only the real executor would read)."""
+    grey = np.clip(128 + 33 * blobs(2, SHAPE), 0, 255).astype(np.uint8)
+    image = tmp_path / "image.h5"
+    with create_hdf5(image, "image", SHAPE, np.uint8, (10.0, 10.0, 10.0)) as volume:
+        volume.write(Box.of_shape(SHAPE), grey)
+    checkpoint = tmp_path / "model.ckpt"
+    for suffix in (".index", ".data-00000-of-00001"):
+        checkpoint.with_name(checkpoint.name + suffix).write_bytes(suffix.encode())
+    return f"{image}:image", checkpoint
+
+
+@pytest.fixture
+def small_network(monkeypatch):
+    network = SmallNetwork(2)
+    network.seconds = 0.0
+    executor = type(sys)("ffn.inference.executor")
+    executor.load_executor = lambda *_: network
+    monkeypatch.setitem(sys.modules, executor.__name__, executor)
+    return network
+
+
+def killed(tmp_path, inputs, output, every_s, where, count):
+    """Run the tile in a process of its own, which kills itself (`killed_tile.py`)."""
+    config = tmp_path / f"every{every_s}.yaml"
+    config.write_text(yaml.safe_dump({**VALUES, "inference": {**VALUES["inference"], "checkpoint_every_s": every_s}}))
+    script = Path(__file__).with_name("killed_tile.py")
+    command = [sys.executable, str(script), str(config), inputs[0], str(inputs[1]), str(output), where, str(count)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+
+
+def contents(folder):
+    """All files; timing.json is the one that may differ."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "timing.json"}
+
+
+@pytest.fixture
+def undisturbed(tmp_path, inputs, small_network):
+    output = tmp_path / "undisturbed"
+    run_tile(configured(), *inputs, None, output)
+    return output
+
+
+ALWAYS, NEVER = 1e-9, 1e9
+
+
+@pytest.mark.parametrize(("every_s", "seed"), [(ALWAYS, 1), (ALWAYS, 3), (NEVER, 2)])
+def test_killed_while_filling(tmp_path, inputs, undisturbed, small_network, every_s, seed):
+    total = json.loads((undisturbed / "counters.json").read_text())["fovs"]
+    rng, output = np.random.default_rng(seed), tmp_path / "killed"
+    for _ in range(3):
+        killed(tmp_path, inputs, output, every_s, "fov", rng.integers(2, total // 4))
+        assert (output / "state.npz").exists()
+        assert not (output / "done.json").exists()
+    small_network.calls = 0
+    run_tile(configured(), *inputs, None, output)
+    assert contents(output) == contents(undisturbed)
+    assert small_network.calls == total if every_s == NEVER else small_network.calls < total
+
+
+@pytest.mark.parametrize(
+    ("where", "count"), [("before", 1), ("after", 1), ("before", 3), ("after", 3), ("after", 6), ("before", 8)]
+)
+def test_killed_while_writing(tmp_path, inputs, undisturbed, where, count):
+    # With no state saved on the way there are 8 files: started, state, five results and done.
+    output = tmp_path / "killed"
+    killed(tmp_path, inputs, output, NEVER, f"{where}-rename", count)
+    run_tile(configured(), *inputs, None, output)
+    assert contents(output) == contents(undisturbed)
+
+
+def test_killed_just_after_done(tmp_path, inputs, undisturbed, small_network):
+    output = tmp_path / "killed"
+    killed(tmp_path, inputs, output, NEVER, "after-rename", 8)
+    assert (output / "done.json").exists()
+    small_network.calls = 0
+    run_tile(configured(), *inputs, None, output)
+    assert small_network.calls == 0
+    assert contents(output) == contents(undisturbed)
+
+
+def test_files_say_what_the_literal_algorithm_says(inputs, undisturbed):
+    config = configured()
+    with open_volume(inputs[0]) as volume:
+        grey = (volume[...].astype(np.float32) - np.float32(128)) / np.float32(33)
+    seeds = peak_seeds(grey, config.network.fov)
+    expected, origins, overlaps, _ = literal_flood(
+        grey, seeds, FloodOptions.of(config.network, config.inference), SmallNetwork(2)
+    )
+    assert len(origins) > 2
+    with open_volume(f"{undisturbed / 'segmentation.h5'}:labels") as labels:
+        assert labels.dtype == np.uint64
+        assert labels.voxel_size == (10.0, 10.0, 10.0)
+        np.testing.assert_array_equal(labels[...], expected)
+    keys = ("id", "seed_zyx", "fovs", "voxels")
+    written = json.loads((undisturbed / "origins.json").read_text())
+    assert [tuple(record) for record in written] == [keys] * len(origins)
+    assert [(r["id"], tuple(r["seed_zyx"]), r["fovs"], r["voxels"]) for r in written] == origins
+    reached = {str(i): sorted(map(list, other.items())) for i, other in overlaps.items() if other}
+    assert json.loads((undisturbed / "overlaps.json").read_text()) == reached
+
+
+def test_a_box_is_its_own_volume(tmp_path, inputs, small_network):
+    box = Box((3, 4, 5), (30, 31, 32))
+    run_tile(configured(), *inputs, box, tmp_path / "box")
+    with (
+        open_volume(inputs[0]) as volume,
+        create_hdf5(tmp_path / "crop.h5", "image", box.shape, np.uint8, None) as crop,
+    ):
+        crop.write(Box.of_shape(box.shape), volume.read(box))
+    run_tile(configured(), f"{tmp_path / 'crop.h5'}:image", inputs[1], None, tmp_path / "crop")
+    for name in ("origins.json", "counters.json"):
+        assert (tmp_path / "box" / name).read_bytes() == (tmp_path / "crop" / name).read_bytes()
+    with (
+        open_volume(f"{tmp_path / 'box' / 'segmentation.h5'}:labels") as a,
+        open_volume(f"{tmp_path / 'crop' / 'segmentation.h5'}:labels") as b,
+    ):
+        np.testing.assert_array_equal(a[...], b[...])
+
+
+def test_box_smaller_than_the_fov(tmp_path, inputs, small_network):
+    with pytest.raises(GeometryError, match="8 voxels along y, fewer than the network's fov 9"):
+        run_tile(configured(), *inputs, Box((0, 0, 0), (20, 8, 20)), tmp_path / "out")
+    with pytest.raises(GeometryError, match="outside"):
+        run_tile(configured(), *inputs, Box((0, 0, 0), (20, 99, 20)), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_seeds(tmp_path, inputs, small_network):
+    with create_hdf5(tmp_path / "flat.h5", "image", SHAPE, np.uint8, None, fill=99):
+        pass
+    image = f"{tmp_path / 'flat.h5'}:image"
+    box = Box((0, 0, 0), (9, 9, 9))
+    with pytest.raises(DataError, match="No seeds in box 0:9,0:9,0:9"):
+        run_tile(configured(), image, inputs[1], box, tmp_path / "alone")
+    assert not (tmp_path / "alone").exists()
+    run_tile(configured(), image, inputs[1], box, tmp_path / "tile", may_be_empty=True)
+    assert json.loads((tmp_path / "tile" / "origins.json").read_text()) == []
+    with open_volume(f"{tmp_path / 'tile' / 'segmentation.h5'}:labels") as labels:
+        assert not labels[...].any()
+
+
+def test_other_settings_are_refused_and_nothing_is_touched(tmp_path, inputs, undisturbed):
+    before = contents(undisturbed)
+    with pytest.raises(StageError, match=r"inference\.segment_threshold: there 0\.6, now 0\.5"):
+        run_tile(configured(segment_threshold=0.5), *inputs, None, undisturbed)
+    inputs[1].with_name("model.ckpt.index").write_bytes(b"other weights")
+    with pytest.raises(StageError, match="checkpoint_sha256"):
+        run_tile(configured(), *inputs, None, undisturbed)
+    assert contents(undisturbed) == before
+
+
+def test_a_folder_with_results_of_unknown_origin_is_refused(tmp_path, inputs, small_network):
+    output = tmp_path / "mine"
+    output.mkdir()
+    (output / "segmentation.h5").write_bytes(b"precious")
+    with pytest.raises(StageError, match=r"already holds segmentation\.h5"):
+        run_tile(configured(), *inputs, None, output)
+    assert (output / "segmentation.h5").read_bytes() == b"precious"
+
+
+def test_settings_that_do_not_change_the_result_may_change(tmp_path, inputs, undisturbed):
+    before = contents(undisturbed)
+    run_tile(configured(checkpoint_every_s=5, intra_op_threads=1), *inputs, None, undisturbed)
+    assert contents(undisturbed) == before
+
+
+def test_missing_checkpoint(tmp_path, inputs, small_network):
+    with pytest.raises(CheckpointError, match="There is no checkpoint"):
+        run_tile(configured(), inputs[0], tmp_path / "nowhere.ckpt", None, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_unreadable_state(tmp_path, inputs, undisturbed):
+    (undisturbed / "done.json").unlink()
+    (undisturbed / "state.npz").write_bytes(b"PK nothing")
+    with pytest.raises(StageError, match=r"state\.npz cannot be read"):
+        run_tile(configured(), *inputs, None, undisturbed)

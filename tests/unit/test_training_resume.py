@@ -1,0 +1,158 @@
+"""Killing training at any moment and giving the same command again ends in the same files."""
+
+import json
+import random
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from tiny_training import ROOT, environment, run, settings, train, train_command, write_config
+
+from ffn.config import parse_config
+from ffn.prepare.run import prepare_training
+
+DYING = [sys.executable, str(ROOT / "tests/unit/dying_process.py")]
+RESULTS = ("model.ckpt.index", "model.ckpt.data-00000-of-00001", "model.json", "curves.csv")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("resume")
+    prepare_training(parse_config(settings(folder)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def config(folder: Path) -> Path:
+    return write_config(folder, steps=23, log_every=4, checkpoint_every=5, keep_checkpoints=2)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folder: Path, config: Path) -> tuple[dict[str, bytes], int]:
+    """The files of an undisturbed run, and how often it touched files."""
+    output = folder / "undisturbed"
+    done = run([*DYING, "0", str(output), "", "train", "--config", str(config), "--output", str(output)])
+    assert done.returncode == 0, done.stderr
+    return contents(output), int(done.stdout.split()[-1])
+
+
+def contents(output: Path) -> dict[str, bytes]:
+    return {name: (output / name).read_bytes() for name in RESULTS}
+
+
+def killed(output: Path, config: Path, moment: int) -> bool:
+    """Run until just before the touch number `moment`; False if the run was over before that."""
+    done = run([*DYING, str(moment), str(output), "", "train", "--config", str(config), "--output", str(output)])
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    return done.returncode != 0
+
+
+def kill_until_done(output: Path, config: Path, moments: list[int]) -> int:
+    kills = sum(killed(output, config, moment) for moment in moments)
+    train(config, "--output", str(output))
+    return kills
+
+
+def test_killed_at_random_moments(folder: Path, config: Path, undisturbed: tuple[dict[str, bytes], int]) -> None:
+    files, touches = undisturbed
+    moments = [random.randrange(touches // 4, touches * 3 // 4), random.randrange(touches // 4, touches)]
+    assert kill_until_done(folder / "random", config, moments) >= 1, moments
+    assert contents(folder / "random") == files, moments
+
+
+@pytest.mark.slow
+def test_killed_at_moments_all_over_the_run(
+    folder: Path, config: Path, undisturbed: tuple[dict[str, bytes], int]
+) -> None:
+    files, touches = undisturbed
+    for number in range(12):
+        moment = 1 + (touches - 1) * number // 11
+        output = folder / f"moment-{moment}"
+        assert kill_until_done(output, config, [moment, random.randrange(1, touches)]) >= 1, moment
+        assert contents(output) == files, moment
+        shutil.rmtree(output)
+
+
+def test_kept_checkpoints_and_finished_run(
+    folder: Path, config: Path, undisturbed: tuple[dict[str, bytes], int]
+) -> None:
+    output = folder / "undisturbed"
+    assert sorted(path.name for path in (output / "checkpoints").iterdir()) == ["step-00000015", "step-00000020"]
+    before = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
+    again = train(config, "--output", str(output))
+    assert "already complete" in again.stdout
+    assert {path: path.stat().st_mtime_ns for path in output.rglob("*")} == before
+    assert json.loads((output / "model.json").read_text())["fov"] == [9, 9, 9]
+
+
+def test_a_finished_folder_is_not_overwritten_by_other_settings(
+    folder: Path, undisturbed: tuple[dict[str, bytes], int]
+) -> None:
+    output = folder / "undisturbed"
+    other = write_config(folder, "other.yaml", steps=23, log_every=4, learning_rate=1e-3)
+    refused = run(train_command(other, "--output", str(output)))
+    assert refused.returncode == 2
+    assert "training.learning_rate: there 0.005, now 0.001" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert contents(output) == undisturbed[0]
+
+
+def test_threads_and_checkpoint_interval_are_not_part_of_the_settings(
+    folder: Path, undisturbed: tuple[dict[str, bytes], int]
+) -> None:
+    other = {"checkpoint_every": 9, "keep_checkpoints": 1, "intra_op_threads": 2}
+    same = write_config(folder, "same.yaml", steps=23, log_every=4, **other)
+    assert "already complete" in train(same, "--output", str(folder / "undisturbed")).stdout
+
+
+def test_resume_needs_something_to_resume(folder: Path, config: Path) -> None:
+    refused = run(train_command(config, "--output", str(folder / "nothing"), "--resume"))
+    assert refused.returncode == 2
+    assert "no checkpoint to resume from" in refused.stderr
+    assert not (folder / "nothing").exists()
+
+
+def test_a_damaged_checkpoint_is_named(folder: Path, config: Path) -> None:
+    output = folder / "damaged"
+    shutil.copytree(folder / "undisturbed", output)
+    (output / "done.json").unlink()
+    for file in (output / "checkpoints/step-00000020").glob("rank-*.npz"):
+        file.write_bytes(file.read_bytes()[:500])
+    refused = run(train_command(config, "--output", str(output), "--resume"))
+    assert refused.returncode == 2
+    assert "step-00000020 cannot be used" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    shutil.rmtree(output / "checkpoints/step-00000020")
+    train(config, "--output", str(output), "--resume")
+    assert contents(output) == contents(folder / "undisturbed")
+
+
+TERMINATED = """
+import os, signal, sys
+from ffn.cli import main
+from ffn.training.lanes import Lanes
+fill, count = Lanes.fill, [0]
+def watched(self, tally):
+    count[0] += 1
+    if count[0] == 8:
+        os.kill(os.getpid(), signal.SIGTERM)
+    fill(self, tally)
+Lanes.fill = watched
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_sigterm_saves_and_asks_to_be_started_again(
+    folder: Path, config: Path, undisturbed: tuple[dict[str, bytes], int]
+) -> None:
+    output = folder / "terminated"
+    command = [sys.executable, "-c", TERMINATED, "train", "--config", str(config), "--output", str(output)]
+    stopped = run(command, env=environment())
+    assert stopped.returncode == 75, stopped.stderr
+    assert "stopped by SIGTERM after step 9 of 23" in stopped.stderr
+    assert (output / "checkpoints/step-00000009").is_dir()
+    resumed = train(config, "--output", str(output), "--resume")
+    assert "Resuming after step 9 of 23" in resumed.stderr
+    assert contents(output) == undisturbed[0]

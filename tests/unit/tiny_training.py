@@ -1,0 +1,77 @@
+"""A training run that takes seconds: a 36^3 volume of bright cells between dark membranes, and its configuration."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import yaml
+from scipy import ndimage
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def write_volume(path: Path, size: int = 36, cells: int = 12, seed: int = 3) -> None:
+    """HDF5 with `image` uint8 and `labels` uint64: a Voronoi tessellation with dark borders and a little noise."""
+    random = np.random.default_rng(seed)
+    points = random.uniform(0, size, (cells, 3))
+    grid = np.moveaxis(np.indices((size, size, size)), 0, -1)
+    labels = 1 + np.linalg.norm(grid[..., None, :] - points, axis=-1).argmin(axis=-1).astype(np.uint64)
+    border = ndimage.maximum_filter(labels, 3) != ndimage.minimum_filter(labels, 3)
+    image = np.where(border, 70, 170) + random.normal(0, 6, labels.shape)
+    with h5py.File(path, "w") as file:
+        file["image"] = image.clip(0, 255).astype(np.uint8)
+        file["labels"] = labels
+        for name in ("image", "labels"):
+            file[name].attrs["voxel_size_nm"] = (10.0, 10.0, 10.0)
+
+
+def settings(folder: Path, **training: Any) -> dict[str, Any]:
+    """A configuration as plain values, its volume at folder/volume.h5 and its results in folder/results."""
+    volume = folder / "volume.h5"
+    if not volume.exists():
+        write_volume(volume)
+    region = {"image": f"{volume}:image", "labels": f"{volume}:labels"}
+    network = {"depth": 2, "features": 4, "fov": [9, 9, 9], "deltas": [2, 2, 2], "image_stddev": 50.0}
+    few = {"steps": 20, "batch": 2, "learning_rate": 5e-3, "log_every": 5, "checkpoint_every": 5}
+    return {
+        "run": "tiny",
+        "results": str(folder / "results"),
+        "seed": 5,
+        "data": {"train": region, "test": region},
+        "network": network,
+        "prepare": {"min_size": 50},
+        "training": {**few, "intra_op_threads": 1, **training},
+    }
+
+
+def write_config(folder: Path, name: str = "config.yaml", **training: Any) -> Path:
+    """The same as a file."""
+    path = folder / name
+    path.write_text(yaml.safe_dump(settings(folder, **training)))
+    return path
+
+
+def train_command(config: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "ffn", "train", "--config", str(config), *more]
+
+
+def environment() -> dict[str, str]:
+    """The environment of a training process: this source tree, no launcher's variables."""
+    launchers = ("HOROVOD", "OMPI", "PMI", "PMIX", "SLURM", "MV2", "ALPS", "PALS")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(launchers)}
+    return {**kept, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1"}
+
+
+def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    options.setdefault("env", environment())
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, **options)
+
+
+def train(config: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    done = run(train_command(config, *more))
+    assert done.returncode == 0, done.stderr
+    return done

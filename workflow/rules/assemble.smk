@@ -1,0 +1,20 @@
+rule assemble:
+    input:
+        config=ancient(plan.config_file),
+        tiles=lambda wildcards: plan.tile_markers(checkpoints),
+    output:
+        done=plan.marker("assemble"),
+    log:
+        plan.log("assemble"),
+    params:
+        launch=lambda wildcards, resources: plan.launch(resources),
+        settings=plan.settings("assembly", "data.test"),
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    conda:
+        "../../envs/ffn.yaml"
+    message:
+        "Joining the sub-volumes: one id an object over the whole volume"
+    shell:
+        "{params.launch} ffn assemble --config {input.config:q} </dev/null 2>&1 | tee {log:q}"

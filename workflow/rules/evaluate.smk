@@ -1,0 +1,23 @@
+if plan.scores:
+
+    rule evaluate:
+        input:
+            config=ancient(plan.config_file),
+            data=plan.data("test"),
+            segmentation=plan.marker("assemble"),
+        output:
+            done=plan.marker("evaluate"),
+        log:
+            plan.log("evaluate"),
+        params:
+            launch=lambda wildcards, resources: plan.launch(resources),
+            settings=plan.settings("data.test"),
+        resources:
+            mem_mb=8000,
+            runtime=60,
+        conda:
+            "../../envs/ffn.yaml"
+        message:
+            "Scoring the segmentation against ground truth"
+        shell:
+            "{params.launch} ffn evaluate --config {input.config:q} </dev/null 2>&1 | tee {log:q}"

@@ -1,0 +1,21 @@
+rule export:
+    input:
+        config=ancient(plan.config_file),
+        data=plan.data("test"),
+        segmentation=plan.marker("assemble"),
+    output:
+        done=plan.marker("export"),
+    log:
+        plan.log("export"),
+    params:
+        launch=lambda wildcards, resources: plan.launch(resources),
+        settings=plan.settings("export", "data.test", "data.voxel_size"),
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    conda:
+        "../../envs/ffn.yaml"
+    message:
+        "Exporting layers for Neuroglancer"
+    shell:
+        "{params.launch} ffn export --config {input.config:q} </dev/null 2>&1 | tee {log:q}"

@@ -1,0 +1,44 @@
+if plan.tile_count is None:
+
+    # Only where the size of the test volume is not in the configuration.
+    checkpoint tiles:
+        localrule: True
+        input:
+            config=ancient(plan.config_file),
+            data=plan.data("test"),
+        output:
+            boxes=plan.tile_list,
+        log:
+            plan.log("tiles"),
+        params:
+            settings=plan.settings("data.test", "inference.subvolume_size", "inference.subvolume_overlap"),
+        conda:
+            "../../envs/ffn.yaml"
+        message:
+            "Cutting the test volume into sub-volumes"
+        shell:
+            "ffn tiles --config {input.config:q} 2>{log:q} >{output.boxes:q}"
+
+
+rule infer:
+    input:
+        config=ancient(plan.config_file),
+        data=plan.data("test"),
+        weights=plan.weights,
+    output:
+        done=plan.tile_marker,
+    log:
+        plan.log("infer/tile-{tile}"),
+    params:
+        launch=lambda wildcards, resources: plan.launch(resources),
+        settings=plan.settings("data.test", "data.voxel_size", "network", "inference"),
+    threads: plan.inference_threads
+    resources:
+        mem_mb=8000,
+        runtime=plan.config.cluster.runtime_minutes,
+    conda:
+        "../../envs/ffn.yaml"
+    message:
+        "Flood-filling sub-volume {wildcards.tile}"
+    shell:
+        "{params.launch} ffn infer --config {input.config:q} --tile {wildcards.tile} </dev/null 2>&1 | tee {log:q}"

@@ -1,0 +1,26 @@
+if plan.trains:
+
+    rule train:
+        input:
+            config=ancient(plan.config_file),
+            data=plan.data("train"),
+            prepare=plan.marker("prepare"),
+        output:
+            done=plan.marker("train"),
+        log:
+            plan.log("train"),
+        params:
+            launch=lambda wildcards, resources: plan.launch_training(resources),
+            settings=plan.settings("network", "training", "seed"),
+        threads: plan.training_threads
+        resources:
+            nodes=plan.config.cluster.nodes,
+            tasks=plan.tasks,
+            mem_mb=8000,
+            runtime=plan.config.cluster.runtime_minutes,
+        conda:
+            "../../envs/ffn.yaml"
+        message:
+            "Training the network (continues where an earlier attempt stopped)"
+        shell:
+            "{params.launch} ffn train --config {input.config:q} </dev/null 2>&1 | tee {log:q}"
