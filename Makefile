@@ -20,6 +20,7 @@ COUNTED = | awk '/^Collecting/ && ++n % 25 == 0 {print "  " n " packages"; fflus
 	/^Installing collected/ {print "  installing"; fflush()}'
 CORES ?= 2
 BENCH ?=
+BENCHMARKS := $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))
 PYTEST_ARGS ?=
 TEST_JOBS ?= $(shell nproc | awk '{print ($$1 < 4) ? $$1 : 4}')
 PYTEST = python -m pytest -n $(TEST_JOBS) --dist worksteal --timeout 900
@@ -102,7 +103,8 @@ lint: setup-dev ## Check style, types and the workflow
 	snakemake --lint
 
 bench: setup-dev ## Run all benchmarks, or one: make bench BENCH=name
-	@for script in $(if $(BENCH),benchmarks/$(BENCH).py,$(wildcard benchmarks/*.py)); do
+	@for script in $(if $(BENCH),benchmarks/$(BENCH).py,$(BENCHMARKS)); do
+		[ -f "$$script" ] || { echo "error: no benchmark '$(BENCH)'; there are: $(notdir $(basename $(BENCHMARKS)))" >&2; exit 2; }
 		python "$$script"
 	done
 

@@ -10,7 +10,7 @@ include: "workflow/rules/report.smk"
 
 
 rule all:
-    localrule: True
     default_target: True
     input:
         plan.targets,
+    localrule: True

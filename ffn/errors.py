@@ -47,7 +47,7 @@ class ClusterError(FFNError):
     """A scheduler that refused, or whose answer makes no sense."""
 
 
-class Interrupted(FFNError):
+class InterruptedTrainingError(FFNError):
     """Work that was asked to stop, saved its state and can go on: EX_TEMPFAIL, so that a scheduler may requeue it."""
 
     exit_code = 75

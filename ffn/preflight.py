@@ -10,7 +10,7 @@ from ffn.errors import ConfigError, FFNError
 from ffn.geometry import ZYX, Box
 from ffn.prepare.run import lom_radius, training_margin
 from ffn.runs import SYNTHETIC
-from ffn.volumes import Volume, VoxelSize, as_labels, as_uint8, check_fov, check_pair, open_volume
+from ffn.volumes import Volume, VoxelSize, as_labels, as_uint8, check_fov, check_pair, coarse_shape, open_volume
 
 T = TypeVar("T")
 
@@ -87,7 +87,9 @@ class _Inputs:
             )
             return
         extent = shape if box is None else box.shape
-        self._try("image" if box is None else "box", lambda: check_fov(extent, self._config.network.fov))
+        self._try(
+            "image" if box is None else "box", lambda: check_fov(extent, self._config.network.fov_in_image_voxels)
+        )
 
     def _check_voxel_size(self, voxel_size: VoxelSize | None, image: Volume | None) -> None:
         if voxel_size is not None:
@@ -108,16 +110,17 @@ def _will_be_fetched(config: Config, path: Path) -> bool:
 
 def _training_problems(config: Config, region: Region) -> list[str]:
     """A region that holds the field of view, but not a training example or the cube of the partitions."""
-    extent = _known_extent(config, region)
-    if extent is None:
+    known = _known_extent(config, region)
+    if known is None:
         return []
+    extent = coarse_shape(known, config.network.downsample)
     needs = {
         "training example (fov and its moves)": training_margin(config),
         "cube that partitions are counted in (prepare.lom_radius)": lom_radius(config),
     }
     return [
-        f"data.train: the {what} takes {2 * radius + 1} voxels along {axis}, the region has {size}; use a larger "
-        "region, or a smaller network.fov or deltas."
+        f"data.train: the {what} takes {2 * radius + 1} network voxels along {axis}, the region has {size}; use a "
+        "larger region, or a smaller network.fov or deltas."
         for what, radii in needs.items()
         for axis, size, radius in zip("zyx", extent, radii, strict=True)
         if size < 2 * radius + 1

@@ -123,7 +123,7 @@ class Plan:
 
     @property
     def tile_list(self) -> str:
-        """What `ffn tiles` prints, a line with a tab for each sub-volume: where their number needs a look at the data."""
+        """What `ffn tiles` prints, one line a sub-volume: where their number needs a look at the data."""
         return str(self.paths.infer / "tiles.txt")
 
     @property

@@ -91,6 +91,11 @@ class Network(Section):
 
     depth: Annotated[int, Field(ge=2)] = Field(9, description="One input module + depth-1 residual modules.")
     features: Positive = Field(32, description="Feature maps of each 3x3x3 convolution.")
+    downsample: Size = Field(
+        (1, 1, 1),
+        description="Image voxels averaged into one network voxel. fov, deltas, prepare.lom_radius, all sizes of "
+        "objects and min_boundary_dist count network voxels; boxes, sub-volumes and results count image voxels.",
+    )
     fov: Size = Field((33, 33, 33), description="Field of view; odd.")
     deltas: Offset = Field((8, 8, 8), description="Step of the field of view; 0 = never move along that axis.")
     image_mean: float = Field(128.0, description="Subtracted from the image.")
@@ -98,6 +103,11 @@ class Network(Section):
     init_activation: Probability = Field(0.95, description="Object map at the seed voxel.")
     pad_value: Probability = Field(0.05, description="Object map where nothing has been predicted yet.")
     move_threshold: Probability = Field(0.9, description="Object map needed at a face centre to move there.")
+
+    @property
+    def fov_in_image_voxels(self) -> Size:
+        z, y, x = (size * factor for size, factor in zip(self.fov, self.downsample, strict=True))
+        return z, y, x
 
     @model_validator(mode="after")
     def _fov_is_movable(self) -> "Network":
@@ -239,10 +249,10 @@ class Config(Section):
             problems.append("data.train.labels is empty: training needs ground truth.")
         for key, region in (("data.train", self.data.train), ("data.test", self.data.test)):
             if region is not None and region.bounds is not None:
-                problems += _too_small(key, region.bounds, self.network.fov)
+                problems += _too_small(key, region.bounds, self.network.fov_in_image_voxels)
         size, overlap = self.inference.subvolume_size, self.inference.subvolume_overlap
         if size is not None:
-            for axis, s, o, f in zip("zyx", size, overlap, self.network.fov, strict=True):
+            for axis, s, o, f in zip("zyx", size, overlap, self.network.fov_in_image_voxels, strict=True):
                 if o >= s:
                     problems.append(f"inference.subvolume_overlap {o} along {axis} must be smaller than the size {s}.")
                 if s < f:

@@ -16,7 +16,7 @@ from ffn.files import write_json, write_text
 from ffn.geometry import ZYX, Box
 from ffn.runs import RunPaths, labels_uri
 from ffn.stages import Stage, done_digest
-from ffn.volumes import Volume, open_volume
+from ffn.volumes import Volume, open_labels
 
 WORST = 10
 
@@ -35,7 +35,7 @@ def evaluate(
 
     Raises VolumeError for volumes that do not fit, DataError where nothing in the truth is known.
     """
-    with open_volume(truth_uri) as whole, open_volume(segmentation_uri) as labels:
+    with open_labels(truth_uri) as whole, open_labels(segmentation_uri) as labels:
         truth, segmentation = _paired(whole, labels, box)
         table = contingency_of_volumes(truth, segmentation, block)
         voxel_size = truth.voxel_size or segmentation.voxel_size

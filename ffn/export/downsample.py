@@ -1,12 +1,11 @@
 """Levels of lower resolution: their geometry, and the pooling that makes one from the level before."""
 
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 
 from ffn.geometry import ZYX, Box
-from ffn.volumes import VoxelSize
+from ffn.volumes import VoxelSize, pool
 
 
 @dataclass(frozen=True)
@@ -56,36 +55,11 @@ def source_box(block: Box, step: ZYX, before: Box) -> Box:
 def downsample(values: np.ndarray, source: Box, block: Box, step: ZYX, labels: bool) -> np.ndarray:
     """Pool `values`, the voxels of `source`, into the voxels of `block` (see `source_box`); keeps the dtype.
 
-    Images are averaged, whole numbers rounded half up. Labels take the most frequent of the pooled voxels, of
-    equally frequent ones the first in zyx order. At the border only the voxels that exist count.
+    At the border only the voxels that exist count; see `ffn.volumes.pool` for the rest.
     """
     before = [s - b * f for s, b, f in zip(source.start, block.start, step, strict=True)]
     after = [b * f - s for s, b, f in zip(source.stop, block.stop, step, strict=True)]
     # Repeating the edge voxel weighs a missing neighbour like the present one, which leaves averages and modes as
     # they are among the voxels that exist.
     whole = np.pad(values, list(zip(before, after, strict=True)), mode="edge")
-    parts = [whole[z :: step[0], y :: step[1], x :: step[2]] for z, y, x in product(*(range(s) for s in step))]
-    return _mode(parts) if labels else _mean(parts)
-
-
-def _mean(parts: list[np.ndarray]) -> np.ndarray:
-    kind = parts[0].dtype
-    if kind.kind == "f":
-        return np.mean(parts, axis=0, dtype=np.float64).astype(kind)
-    total = np.zeros(parts[0].shape, np.uint32)
-    for part in parts:
-        total += part
-    return ((total + len(parts) // 2) // len(parts)).astype(kind)
-
-
-def _mode(parts: list[np.ndarray]) -> np.ndarray:
-    result = parts[0].copy()
-    best = np.zeros(result.shape, np.uint8)
-    for candidate in parts:
-        votes = np.zeros(result.shape, np.uint8)
-        for other in parts:
-            votes += candidate == other
-        better = votes > best
-        result[better] = candidate[better]
-        best = np.maximum(best, votes)
-    return result
+    return pool(whole, step, labels)

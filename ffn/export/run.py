@@ -10,7 +10,7 @@ from ffn.export.state import contrast_of, viewer_state
 from ffn.files import write_json
 from ffn.runs import RunPaths, image_uri, labels_uri
 from ffn.stages import Stage, done_digest
-from ffn.volumes import Volume, VoxelSize, open_volume
+from ffn.volumes import Volume, VoxelSize, open_image, open_labels
 
 STATE = "state.json"
 
@@ -37,12 +37,12 @@ def export_run(config: Config) -> Path:
     with ExitStack() as files:
         # Before the folder is claimed: what is wrong here is put right in the configuration, which the claim holds.
         image = files.enter_context(
-            open_volume(image_uri(config, region), box=region.bounds, voxel_size=config.data.voxel_size)
+            open_image(image_uri(config, region), box=region.bounds, voxel_size=config.data.voxel_size)
         )
         layers: dict[str, tuple[Kind, Volume]] = {"image": ("image", image)}
-        layers["segmentation"] = "segmentation", files.enter_context(open_volume(f"{paths.segmentation}:labels"))
+        layers["segmentation"] = "segmentation", files.enter_context(open_labels(f"{paths.segmentation}:labels"))
         if truth is not None:
-            layers["truth"] = "segmentation", files.enter_context(open_volume(truth, box=region.bounds))
+            layers["truth"] = "segmentation", files.enter_context(open_labels(truth, box=region.bounds))
         box, voxel_size = image.bounds, _known(image)
         for kind, volume in layers.values():
             stored_type(volume, kind)

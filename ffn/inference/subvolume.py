@@ -3,7 +3,8 @@
 The folder holds, besides the stage's markers and, while it is unfinished, `state.npz`:
 
     segmentation.h5   dataset `labels`, uint64 zyx, ids from 1 in order of creation, 0 = not segmented
-    origins.json      [{id, seed_zyx, fovs, voxels}], seeds relative to the sub-volume's corner
+    origins.json      [{id, seed_zyx, fovs, voxels}], seeds relative to the sub-volume's corner, in image voxels;
+                      `voxels` as in segmentation.h5
     overlaps.json     {id: [[earlier id, voxels], ...]}: whose voxels an object reached into
     counters.json     what was done and refused (`ffn.inference.canvas.COUNTERS`)
     timing.json       seconds and fields of view per second of the process that finished it; the one file that
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from ffn.config import Config
 from ffn.errors import DataError, GeometryError, StageError
 from ffn.files import remove, write_json
-from ffn.geometry import Box
+from ffn.geometry import ZYX, Box
 from ffn.inference.canvas import Canvas
 from ffn.inference.fingerprint import checkpoint_fingerprint
 from ffn.inference.options import FloodOptions
@@ -29,7 +30,7 @@ from ffn.inference.state import restore_state, save_state
 from ffn.prepare.seeds import peak_seeds
 from ffn.progress import Progress, log
 from ffn.stages import Stage
-from ffn.volumes import Volume, VoxelSize, create_hdf5, open_volume
+from ffn.volumes import Volume, VoxelSize, coarsen, create_hdf5, open_image, refine
 
 LABELS = "labels"
 SEGMENTATION_FILE = "segmentation.h5"
@@ -56,7 +57,7 @@ def run_tile(
         StageError: the folder belongs to other settings.
         VolumeError: the image cannot be read.
     """
-    with open_volume(image, voxel_size=config.data.voxel_size) as volume:
+    with open_image(image, voxel_size=config.data.voxel_size) as volume:
         box = Box.of_shape(volume.shape) if box is None else box
         view = volume.view(box)
         _require_room(box, config)
@@ -67,6 +68,8 @@ def run_tile(
             return
         grey = _normalised(view, config)
         voxel_size = volume.voxel_size
+        if voxel_size is None:
+            log("The image states no voxel size and data.voxel_size is empty: seeds are placed as for cubic voxels.")
     # Imported here so that a tile that is already complete does not wait for TensorFlow.
     from ffn.inference.executor import load_executor
 
@@ -76,7 +79,7 @@ def run_tile(
         seeds = restore_state(state, canvas)
         log(f"{output}: continuing at seed {canvas.next_seed} of {len(seeds)}, {canvas.counters['fovs']} FOVs done")
     else:
-        seeds = peak_seeds(grey, config.network.fov, _relative(voxel_size))
+        seeds = _seeds(grey, config, voxel_size)
         _check_seeds(seeds, image, box, may_be_empty)
         _refuse_foreign(stage)
         # Claimed only now: a mistake found above leaves no trace of settings that never worked.
@@ -84,10 +87,10 @@ def run_tile(
         save_state(state, canvas, seeds)
     timing = _flood(canvas, seeds, state, config.inference.checkpoint_every_s, output.name)
     timing["network_seconds"] = executor.seconds
-    _write(output, canvas, box, voxel_size, timing)
+    _write(output, canvas, box, config.network.downsample, voxel_size, timing)
     stage.finish(segments=len(canvas.segments), fovs=canvas.counters["fovs"])
     remove(state)
-    share = canvas.counters["voxels_segmented"] / box.voxels
+    share = canvas.counters["voxels_segmented"] / canvas.image.size
     log(
         f"{output}: {len(canvas.segments)} segments, {share:.1%} of the voxels, {canvas.counters['fovs']} FOVs, "
         f"{timing['fovs_per_s']:.1f} FOVs/s"
@@ -127,11 +130,23 @@ def _housekeeping(
     return after_fov
 
 
-def _write(output: Path, canvas: Canvas, box: Box, voxel_size: VoxelSize | None, timing: dict[str, float]) -> None:
+def _write(
+    output: Path, canvas: Canvas, box: Box, factors: ZYX, voxel_size: VoxelSize | None, timing: dict[str, float]
+) -> None:
     path = output / SEGMENTATION_FILE
+    labels = refine(canvas.finished_labels(), factors, box.shape)
     with create_hdf5(path, LABELS, box.shape, np.uint64, voxel_size, offset=box.start) as volume:
-        volume.write(Box.of_shape(box.shape), canvas.finished_labels())
-    origins = [{"id": s.id, "seed_zyx": list(s.seed), "fovs": s.fovs, "voxels": s.voxels} for s in canvas.segments]
+        volume.write(Box.of_shape(box.shape), labels)
+    voxels = np.bincount(labels.ravel().astype(np.int64), minlength=len(canvas.segments) + 1)
+    origins = [
+        {
+            "id": s.id,
+            "seed_zyx": [p * f + f // 2 for p, f in zip(s.seed, factors, strict=True)],
+            "fovs": s.fovs,
+            "voxels": int(voxels[s.id]),
+        }
+        for s in canvas.segments
+    ]
     write_json(output / ORIGINS_FILE, origins)
     write_json(output / "overlaps.json", {s.id: s.overlaps for s in canvas.segments if s.overlaps})
     write_json(output / "counters.json", dict(sorted(canvas.counters.items())))
@@ -161,24 +176,21 @@ def _settings(config: Config, image: str, checkpoint: Path, box: Box) -> dict[st
 
 
 def _normalised(view: Volume, config: Config) -> NDArray[np.float32]:
-    grey = view[...].astype(np.float32)
+    grey = coarsen(view, config.network.downsample, labels=False)[...].astype(np.float32)
     grey -= np.float32(config.network.image_mean)
     grey /= np.float32(config.network.image_stddev)
     return grey
 
 
-def _relative(voxel_size: VoxelSize | None) -> VoxelSize:
-    """Voxel size in units of its shortest edge, so that seeds of cubic voxels do not depend on the resolution."""
-    if voxel_size is None:
-        log("The image does not say its voxel size and data.voxel_size is empty: seeds are placed as for cubic voxels.")
-        return 1.0, 1.0, 1.0
-    shortest = min(voxel_size)
-    z, y, x = (edge / shortest for edge in voxel_size)
-    return z, y, x
+def _seeds(grey: NDArray[np.float32], config: Config, voxel_size: VoxelSize | None) -> NDArray[np.int64]:
+    network = config.network
+    edges = voxel_size or (1.0, 1.0, 1.0)
+    z, y, x = (edge * factor for edge, factor in zip(edges, network.downsample, strict=True))
+    return peak_seeds(grey, network.fov, (z, y, x))
 
 
 def _require_room(box: Box, config: Config) -> None:
-    for axis, size, fov in zip("zyx", box.shape, config.network.fov, strict=True):
+    for axis, size, fov in zip("zyx", box.shape, config.network.fov_in_image_voxels, strict=True):
         if size < fov:
             raise GeometryError(
                 f"Box {box} has {size} voxels along {axis}, fewer than the network's fov {fov}. "

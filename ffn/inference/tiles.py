@@ -27,7 +27,7 @@ def tiles(config: Config) -> list[Box]:
     box = region_box(config)
     size = config.inference.subvolume_size or box.shape
     overlap = config.inference.subvolume_overlap if config.inference.subvolume_size else (0, 0, 0)
-    for axis, extent, fov in zip("zyx", box.shape, config.network.fov, strict=True):
+    for axis, extent, fov in zip("zyx", box.shape, config.network.fov_in_image_voxels, strict=True):
         if extent < fov:
             raise GeometryError(
                 f"The test region {box} has {extent} voxels along {axis}, fewer than the network's fov {fov}. "

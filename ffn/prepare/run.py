@@ -15,7 +15,7 @@ from ffn.prepare.seeds import peak_seeds, write_seeds
 from ffn.progress import Progress, log
 from ffn.runs import SYNTHETIC, RunPaths, image_uri, labels_uri
 from ffn.stages import Stage
-from ffn.volumes import Volume, check_pair, open_image, open_labels, open_volume
+from ffn.volumes import Volume, check_pair, coarsen, open_image, open_labels, open_volume
 
 PARTITIONS = "partitions"
 # A region larger than this gets its seeds piece by piece: 512^3 voxels take about 3 GB.
@@ -26,9 +26,10 @@ _SEED_OVERLAP = (64, 64, 64)
 def prepare_training(config: Config) -> None:
     """Make results/<run>/prepare with seeds.csv, partitions.h5 and coordinates.h5 for the run's training region.
 
-    All coordinates count from the corner of the region's box. A stage that was killed continues with the first file
-    that is missing. Raises DataError where there is nothing to learn from, VolumeError where image and labels do not
-    belong together, GeometryError where the region is too small; none of these leaves a trace in the folder.
+    Coordinates count network voxels (`network.downsample`) from the corner of the region's box. A stage that was
+    killed continues with the first file that is missing. Raises DataError where there is nothing to learn from,
+    VolumeError where image and labels do not belong together, GeometryError where the region is too small; none of
+    these leaves a trace in the folder.
     """
     region = config.data.train
     if region is None or region.labels is None:
@@ -43,10 +44,12 @@ def prepare_training(config: Config) -> None:
         return
     voxel_size = config.data.voxel_size
     with (
-        open_image(image_uri(config, region), box=region.bounds, voxel_size=voxel_size) as image,
-        open_labels(str(labels_uri(config, region)), box=region.bounds, voxel_size=voxel_size) as labels,
+        open_image(image_uri(config, region), box=region.bounds, voxel_size=voxel_size) as fine_image,
+        open_labels(str(labels_uri(config, region)), box=region.bounds, voxel_size=voxel_size) as fine_labels,
     ):
-        check_pair(image, labels)
+        check_pair(fine_image, fine_labels)
+        image = coarsen(fine_image, config.network.downsample, labels=False)
+        labels = coarsen(fine_labels, config.network.downsample, labels=True)
         _check_size(image.shape, training_margin(config))
         stage.begin()
         try:
@@ -136,7 +139,7 @@ def _settings(config: Config, region: Region) -> dict[str, Any]:
         "synthetic": config.synthetic.model_dump() if synthetic else None,
         "voxel_size": config.data.voxel_size,
         "prepare": {**config.prepare.model_dump(), "lom_radius": lom_radius(config)},
-        "network": {key: getattr(network, key) for key in ("fov", "image_mean", "image_stddev")},
+        "network": {key: getattr(network, key) for key in ("downsample", "fov", "image_mean", "image_stddev")},
         "margin": training_margin(config),
         "seed": config.seed,
     }

@@ -17,7 +17,7 @@ from ffn.prepare.labels import soft_labels
 from ffn.runs import RunPaths, image_uri, labels_uri
 from ffn.training.augment import Orientation
 from ffn.training.region import TrainingRegion
-from ffn.volumes import open_volume
+from ffn.volumes import coarsen, open_image, open_labels
 
 _MOST_MISSES = 100_000
 
@@ -55,8 +55,9 @@ class ExampleSource:
         self._config = config
         self._size = patch_size(config)
         self._check_axes()
-        self._image = TrainingRegion(open_volume(image_uri(config, train), box=train.bounds))
-        self._labels = TrainingRegion(open_volume(labels, box=train.bounds))
+        image, truth = open_image(image_uri(config, train), box=train.bounds), open_labels(labels, box=train.bounds)
+        self._image = TrainingRegion(coarsen(image, config.network.downsample, labels=False))
+        self._labels = TrainingRegion(coarsen(truth, config.network.downsample, labels=True))
         self._check_shapes()
 
     def load(self, lane: "LaneStream", index: int) -> Example:

@@ -16,7 +16,7 @@ import ffn.model  # noqa: F401  (before TensorFlow)
 # isort: split
 
 from ffn.config import Config
-from ffn.errors import DataError, Interrupted
+from ffn.errors import DataError, InterruptedTrainingError
 from ffn.files import write_json
 from ffn.model.checkpoint import save_weights
 from ffn.model.network import build_network
@@ -76,7 +76,7 @@ class TrainingLoop:
                 if saved or outcome.stop:
                     state.save(training.keep_checkpoints)
                 if outcome.stop:
-                    raise Interrupted(
+                    raise InterruptedTrainingError(
                         f"stopped by SIGTERM after step {state.step} of {training.steps}, which is saved; the same "
                         "command goes on from there."
                     )
@@ -105,7 +105,7 @@ class TrainingLoop:
         raise DataError(
             f"The loss is {outcome.mean_loss} at step {self._state.step} {where}: training has diverged, or the image "
             "holds values that are not numbers. Use a smaller training.learning_rate, a warm-up, or "
-            "training.gradient_clip, and check network.image_mean and image_stddev. The last checkpoint is still good."
+            "training.gradient_clip, and check network.image_mean and image_stddev."
         )
 
     def _write_row(self, curves: Curves | None, rate: float, watch: "Stopwatch") -> Measures:

@@ -53,8 +53,8 @@ def train(config: Config, output: Path | None = None, resume: bool = False) -> T
     """Train the configured network, continuing from the last checkpoint where there is one.
 
     Every rank calls this. `output` replaces results/<run>/train; with `resume` it is a StageError if there is nothing
-    to go on from. Raises RankError if the ranks cannot work together, DataError if training diverges, Interrupted
-    after a SIGTERM.
+    to go on from. Raises RankError if the ranks cannot work together, DataError if training diverges,
+    InterruptedTrainingError after a SIGTERM.
     """
     _check(config)
     ranks = Ranks.start()

@@ -87,7 +87,7 @@ class TrainingState:
         if not all(np.isfinite(value).all() for value in self._model.get_weights()):
             raise DataError(
                 f"The weights are not finite after step {self.step}: training has diverged. Use a smaller "
-                "training.learning_rate, a warm-up, or training.gradient_clip; the last checkpoint is still good."
+                "training.learning_rate, a warm-up, or training.gradient_clip."
             )
         save_weights(self._model, folder / "weights", slots)
         write_json(folder / "state.json", {"format": FORMAT, "step": self.step, "ranks": self._ranks.size})

@@ -5,8 +5,10 @@
 
 from ffn.volumes.base import Volume, VoxelSize
 from ffn.volumes.check import check_fov, check_labels_not_empty, check_pair
+from ffn.volumes.coarse import coarse_shape, coarsen, refine
 from ffn.volumes.convert import as_labels, as_uint8
 from ffn.volumes.open import open_image, open_labels, open_volume
+from ffn.volumes.pooling import pool
 from ffn.volumes.write import Hdf5Writer, WritableVolume, create_hdf5, create_hdf5_file, create_plain_hdf5, parse_output
 
 __all__ = [
@@ -19,6 +21,8 @@ __all__ = [
     "check_fov",
     "check_labels_not_empty",
     "check_pair",
+    "coarse_shape",
+    "coarsen",
     "create_hdf5",
     "create_hdf5_file",
     "create_plain_hdf5",
@@ -26,4 +30,6 @@ __all__ = [
     "open_labels",
     "open_volume",
     "parse_output",
+    "pool",
+    "refine",
 ]

@@ -98,12 +98,12 @@ def test_training_regions_smaller_than_an_example() -> None:
     data = good_data()
     data["train"]["box"] = "0:12,0:20,0:20"
     problems = check_inputs(config(data))
-    assert any("training example (fov and its moves) takes 13 voxels along z, the region has 12" in p for p in problems)
+    assert any("(fov and its moves) takes 13 network voxels along z, the region has 12" in p for p in problems)
     data["train"]["box"] = "0:16,0:20,0:20"
     assert check_inputs(config(data)) == []
-    assert "takes 17 voxels along z" in only_problem(config(data, training={"moves": "max_pred_moves"}))
+    assert "takes 17 network voxels along z" in only_problem(config(data, training={"moves": "max_pred_moves"}))
     assert (
-        "prepare.lom_radius) takes 21 voxels along z"
+        "prepare.lom_radius) takes 21 network voxels along z"
         in check_inputs(config(data, prepare={"lom_radius": [10, 4, 4]}))[0]
     )
 

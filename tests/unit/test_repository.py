@@ -1,11 +1,13 @@
 """The repository keeps its promises: locks, conda files, Makefile, documents."""
 
+import ast
 import importlib.util
 import os
 import re
 import shutil
 import subprocess
 import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from types import ModuleType
 
@@ -84,6 +86,21 @@ def test_locks_satisfy_the_direct_dependencies(inputs: list[str], lock: str) -> 
     for requirement in (r for name in inputs for r in direct(name)):
         pins = locked[requirement.name.lower()]
         assert all(requirement.specifier.contains(pin.removeprefix("==")) for pin in pins), requirement
+
+
+def test_what_the_package_imports_is_a_direct_dependency() -> None:
+    names = {r.name.lower().replace("_", "-") for file in ("base.in", "requirements.in") for r in direct(file)}
+    # Horovod has its own lock; Keras comes with TensorFlow, in the version that fits it.
+    names |= {"horovod", "keras"}
+    distributions = packages_distributions()
+    for path in (ROOT / "ffn").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                modules = [node.module]
+            for module in {name.split(".")[0] for name in modules} - sys.stdlib_module_names - {"ffn"}:
+                owners = {owner.lower().replace("_", "-") for owner in distributions.get(module, [])}
+                assert owners & names, f"{path.relative_to(ROOT)} imports {module}, which envs/base.in does not name"
 
 
 def test_locks_agree_with_each_other() -> None:

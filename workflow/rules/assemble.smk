@@ -6,14 +6,14 @@ rule assemble:
         done=plan.marker("assemble"),
     log:
         plan.log("assemble"),
-    params:
-        launch=lambda wildcards, resources: plan.launch(resources),
-        settings=plan.settings("assembly", "data.test"),
+    conda:
+        "../../envs/ffn.yaml"
     resources:
         mem_mb=8000,
         runtime=60,
-    conda:
-        "../../envs/ffn.yaml"
+    params:
+        launch=lambda wildcards, resources: plan.launch(resources),
+        settings=plan.settings("assembly", "data.test"),
     message:
         "Joining the sub-volumes: one id an object over the whole volume"
     shell:

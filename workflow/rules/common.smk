@@ -34,15 +34,15 @@ wildcard_constraints:
 
 
 rule config:
-    localrule: True
     output:
         plan.config_file,
     log:
         plan.log("config"),
-    params:
-        values=plan.config_text,
+    localrule: True
     conda:
         "../../envs/ffn.yaml"
+    params:
+        values=plan.config_text,
     message:
         "Writing the checked configuration to {output}"
     shell:

@@ -3,17 +3,17 @@
 if plan.fetches:
 
     rule fetch:
-        localrule: True
         input:
             config=ancient(plan.config_file),
         output:
             touch(plan.fetched),
         log:
             plan.log("fetch"),
-        params:
-            settings=plan.settings("data.sources"),
+        localrule: True
         conda:
             "../../envs/ffn.yaml"
+        params:
+            settings=plan.settings("data.sources"),
         message:
             "Fetching and verifying public data"
         shell:
@@ -29,15 +29,15 @@ if plan.synthesises:
             done=plan.marker("synth"),
         log:
             plan.log("synth"),
+        conda:
+            "../../envs/ffn.yaml"
+        resources:
+            mem_mb=4000,
+            runtime=30,
         params:
             launch=lambda wildcards, resources: plan.launch(resources),
             settings=plan.settings("synthetic", "seed"),
             folder=lambda wildcards, output: Path(output.done).parent,
-        resources:
-            mem_mb=4000,
-            runtime=30,
-        conda:
-            "../../envs/ffn.yaml"
         message:
             "Making a synthetic volume with exact labels"
         shell:

@@ -9,14 +9,14 @@ if plan.scores:
             done=plan.marker("evaluate"),
         log:
             plan.log("evaluate"),
-        params:
-            launch=lambda wildcards, resources: plan.launch(resources),
-            settings=plan.settings("data.test"),
+        conda:
+            "../../envs/ffn.yaml"
         resources:
             mem_mb=8000,
             runtime=60,
-        conda:
-            "../../envs/ffn.yaml"
+        params:
+            launch=lambda wildcards, resources: plan.launch(resources),
+            settings=plan.settings("data.test"),
         message:
             "Scoring the segmentation against ground truth"
         shell:

@@ -7,14 +7,14 @@ rule export:
         done=plan.marker("export"),
     log:
         plan.log("export"),
-    params:
-        launch=lambda wildcards, resources: plan.launch(resources),
-        settings=plan.settings("export", "data.test", "data.voxel_size"),
+    conda:
+        "../../envs/ffn.yaml"
     resources:
         mem_mb=8000,
         runtime=60,
-    conda:
-        "../../envs/ffn.yaml"
+    params:
+        launch=lambda wildcards, resources: plan.launch(resources),
+        settings=plan.settings("export", "data.test", "data.voxel_size"),
     message:
         "Exporting layers for Neuroglancer"
     shell:

@@ -2,7 +2,6 @@ if plan.tile_count is None:
 
     # Only where the size of the test volume is not in the configuration.
     checkpoint tiles:
-        localrule: True
         input:
             config=ancient(plan.config_file),
             data=plan.data("test"),
@@ -10,10 +9,11 @@ if plan.tile_count is None:
             boxes=plan.tile_list,
         log:
             plan.log("tiles"),
-        params:
-            settings=plan.settings("data.test", "inference.subvolume_size", "inference.subvolume_overlap"),
+        localrule: True
         conda:
             "../../envs/ffn.yaml"
+        params:
+            settings=plan.settings("data.test", "inference.subvolume_size", "inference.subvolume_overlap"),
         message:
             "Cutting the test volume into sub-volumes"
         shell:
@@ -29,15 +29,15 @@ rule infer:
         done=plan.tile_marker,
     log:
         plan.log("infer/tile-{tile}"),
-    params:
-        launch=lambda wildcards, resources: plan.launch(resources),
-        settings=plan.settings("data.test", "data.voxel_size", "network", "inference"),
+    conda:
+        "../../envs/ffn.yaml"
     threads: plan.inference_threads
     resources:
         mem_mb=8000,
         runtime=plan.config.cluster.runtime_minutes,
-    conda:
-        "../../envs/ffn.yaml"
+    params:
+        launch=lambda wildcards, resources: plan.launch(resources),
+        settings=plan.settings("data.test", "data.voxel_size", "network", "inference"),
     message:
         "Flood-filling sub-volume {wildcards.tile}"
     shell:

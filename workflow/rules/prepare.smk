@@ -8,14 +8,14 @@ if plan.trains:
             done=plan.marker("prepare"),
         log:
             plan.log("prepare"),
-        params:
-            launch=lambda wildcards, resources: plan.launch(resources),
-            settings=plan.settings("data.train", "data.voxel_size", "network.fov", "network.deltas", "prepare", "seed"),
+        conda:
+            "../../envs/ffn.yaml"
         resources:
             mem_mb=8000,
             runtime=60,
-        conda:
-            "../../envs/ffn.yaml"
+        params:
+            launch=lambda wildcards, resources: plan.launch(resources),
+            settings=plan.settings("data.train", "data.voxel_size", "network", "prepare", "training.moves", "seed"),
         message:
             "Finding seeds, partitions and balanced coordinates in the training volume"
         shell:

@@ -1,23 +1,23 @@
 rule report:
     input:
+        **plan.results,
         config=ancient(plan.config_file),
         data=plan.data("test"),
-        **plan.results,
     output:
-        done=plan.marker("report"),
         **{
             name: report(file, caption=f"../report/{name}.rst", category="Results", labels={"result": name})
             for name, file in plan.figures.items()
         },
+        done=plan.marker("report"),
     log:
         plan.log("report"),
-    params:
-        launch=lambda wildcards, resources: plan.launch(resources),
+    conda:
+        "../../envs/ffn.yaml"
     resources:
         mem_mb=4000,
         runtime=30,
-    conda:
-        "../../envs/ffn.yaml"
+    params:
+        launch=lambda wildcards, resources: plan.launch(resources),
     message:
         "Drawing the report"
     shell:

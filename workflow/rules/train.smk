@@ -9,17 +9,17 @@ if plan.trains:
             done=plan.marker("train"),
         log:
             plan.log("train"),
-        params:
-            launch=lambda wildcards, resources: plan.launch_training(resources),
-            settings=plan.settings("network", "training", "seed"),
+        conda:
+            "../../envs/ffn.yaml"
         threads: plan.training_threads
         resources:
             nodes=plan.config.cluster.nodes,
             tasks=plan.tasks,
             mem_mb=8000,
             runtime=plan.config.cluster.runtime_minutes,
-        conda:
-            "../../envs/ffn.yaml"
+        params:
+            launch=lambda wildcards, resources: plan.launch_training(resources),
+            settings=plan.settings("network", "training", "seed"),
         message:
             "Training the network (continues where an earlier attempt stopped)"
         shell:

@@ -1,0 +1,158 @@
+"""Several training ranks, by real Horovod processes over Gloo where Horovod is installed."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_training import ROOT, environment, run, settings, train, train_command, write_config
+
+from ffn.config import parse_config
+from ffn.errors import DataError, RankError
+from ffn.model.checkpoint import read_tensors
+from ffn.prepare.run import prepare_training
+from ffn.training.ranks import Ranks, launched_ranks
+
+needs_horovod = pytest.mark.skipif(importlib.util.find_spec("horovod") is None, reason="Horovod is not installed")
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("horovod")
+    prepare_training(parse_config(settings(folder)))
+    return folder
+
+
+def horovodrun(command: list[str], ranks: int = 2) -> list[str]:
+    return [str(BIN / "horovodrun"), "--gloo", "-np", str(ranks), "-H", f"localhost:{ranks}", *command]
+
+
+def weights(output: Path) -> dict[str, np.ndarray]:
+    return read_tensors(output / "model.ckpt")
+
+
+@needs_horovod
+@pytest.mark.parametrize("optimizer", ["adam", "momentum"])
+def test_two_ranks_equal_one_rank_with_both_shards(folder: Path, optimizer: str) -> None:
+    rate = {"adam": 5e-3, "momentum": 0.1}[optimizer]
+    common = {"steps": 20, "optimizer": optimizer, "learning_rate": rate, "gradient_clip": 0.01}
+    one = write_config(folder, "one.yaml", batch=2, ranks=1, **common)
+    two = write_config(folder, "two.yaml", batch=1, ranks=2, **common)
+    alone, together = folder / f"{optimizer}-1", folder / f"{optimizer}-2"
+    train(one, "--output", str(alone))
+    done = run(horovodrun(train_command(two, "--output", str(together))))
+    assert done.returncode == 0, done.stderr
+    expected, actual = weights(alone), weights(together)
+    assert expected.keys() == actual.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(actual[name], value, rtol=0, atol=2e-6, err_msg=name)
+    start = np.concatenate([w.ravel() for w in initial_weights()])
+    moved = np.concatenate([expected[name].ravel() for name in expected])
+    assert abs(np.linalg.norm(moved) - np.linalg.norm(start)) > 1e-3  # the twenty steps did something
+    rows = [[line.split(",") for line in (o / "curves.csv").read_text().splitlines()[1:]] for o in (alone, together)]
+    assert [row[:2] for row in rows[0]] == [row[:2] for row in rows[1]]
+    np.testing.assert_allclose(np.array(rows[0], float), np.array(rows[1], float), rtol=1e-4, atol=1e-5)
+    assert done.stdout.count("final F1") == 1
+
+
+def initial_weights() -> list[np.ndarray]:
+    from ffn.model.network import build_network
+
+    return build_network(2, 4, seed=5).get_weights()
+
+
+@needs_horovod
+def test_a_killed_rank_ends_the_run_and_the_same_command_continues(folder: Path) -> None:
+    config = write_config(folder, "killed.yaml", batch=1, ranks=2, steps=12, checkpoint_every=3, log_every=4)
+    calm, killed = folder / "calm", folder / "killed"
+    dying = [sys.executable, str(ROOT / "tests/unit/dying_process.py")]
+    arguments = ["train", "--config", str(config), "--output"]
+    done = run(horovodrun([*dying, "0", str(calm), "1", *arguments, str(calm)]))
+    assert done.returncode == 0, done.stderr
+    touches = min(int(line.split()[-1]) for line in done.stdout.splitlines() if "touches" in line)
+    died = run(horovodrun([*dying, str(touches // 2 + 1), str(killed), "1", *arguments, str(killed)]))
+    assert died.returncode != 0
+    assert not (killed / "done.json").exists()
+    assert (killed / "checkpoints/step-00000003").is_dir()
+    again = run(horovodrun(train_command(config, "--output", str(killed))))
+    assert again.returncode == 0, again.stderr
+    for name in ("model.ckpt.index", "model.ckpt.data-00000-of-00001", "curves.csv", "model.json"):
+        assert (killed / name).read_bytes() == (calm / name).read_bytes(), name
+
+
+@needs_horovod
+def test_another_number_of_ranks_does_not_continue_a_run(folder: Path) -> None:
+    config = write_config(folder, "more.yaml", batch=1, steps=5)
+    output = folder / "more"
+    train(config, "--output", str(output))
+    refused = run(horovodrun(train_command(config, "--output", str(output))))
+    assert refused.returncode != 0
+    assert "training.ranks: there 1, now 2" in refused.stderr
+    assert "Rank 1 stops because rank 0 could not go on" in refused.stderr
+    assert json.loads((output / "done.json").read_text())["settings"]["training"]["ranks"] == 1
+
+
+@needs_horovod
+def test_horovod_that_sees_one_rank_of_several_is_refused(folder: Path) -> None:
+    config = write_config(folder, "alone.yaml", batch=1, steps=5)
+    alone = {**environment(), "PMI_SIZE": "2"}
+    refused = run(train_command(config, "--output", str(folder / "alone")), env=alone)
+    assert refused.returncode == 2
+    assert "PMI_SIZE=2" in refused.stderr
+    assert "Horovod sees 1" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert not (folder / "alone").exists()
+
+
+def test_several_ranks_without_horovod_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "horovod", None)
+    monkeypatch.setitem(sys.modules, "horovod.tensorflow", None)
+    with pytest.raises(RankError, match=r"OMPI_COMM_WORLD_SIZE=4.*each would train a model of its own"):
+        Ranks.start({"OMPI_COMM_WORLD_SIZE": "4"})
+
+
+def test_one_rank_needs_no_horovod(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "horovod", None)
+    assert Ranks.start({}) == Ranks(0, 1)
+    assert Ranks.start({"HOROVOD_SIZE": "1"}) == Ranks(0, 1)
+
+
+@pytest.mark.parametrize(
+    ("variables", "ranks"),
+    [
+        ({}, 1),
+        ({"HOROVOD_SIZE": "2", "HOROVOD_RANK": "1"}, 2),
+        ({"OMPI_COMM_WORLD_SIZE": "8"}, 8),
+        ({"PMI_SIZE": "3"}, 3),
+        ({"MV2_COMM_WORLD_SIZE": "3"}, 3),
+        ({"SLURM_NTASKS": "16"}, 1),
+        ({"SLURM_NTASKS": "16", "SLURM_STEP_NUM_TASKS": "1"}, 1),
+        ({"SLURM_NTASKS": "16", "SLURM_STEP_NUM_TASKS": "16"}, 16),
+        ({"ALPS_APP_PE": "0"}, 1),
+        ({"ALPS_APP_PE": "5"}, 6),
+        ({"PALS_RANKID": "2", "PMI_SIZE": "4"}, 4),
+        ({"PMI_SIZE": "none"}, 1),
+    ],
+)
+def test_ranks_that_a_launcher_started(variables: dict[str, str], ranks: int) -> None:
+    assert launched_ranks(variables)[0] == ranks
+
+
+class ThreeRanks(Ranks):
+    """Rank `rank` of three whose rank 0 has failed."""
+
+    def sum(self, values: np.ndarray) -> np.ndarray:
+        return values + (0 if self.first else 1)
+
+
+def test_all_ranks_stop_when_the_first_cannot_go_on() -> None:
+    def fail() -> None:
+        raise DataError("empty")
+
+    with pytest.raises(DataError, match="empty"):
+        ThreeRanks(0, 3).first_does(fail)
+    with pytest.raises(RankError, match="Rank 2 stops because rank 0"):
+        ThreeRanks(2, 3).first_does(fail)

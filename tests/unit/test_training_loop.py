@@ -1,0 +1,206 @@
+import csv
+import math
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import tensorflow as tf
+from tiny_training import run, settings, train, train_command, write_config
+
+from ffn.config import Training, parse_config
+from ffn.errors import ConfigError, DataError
+from ffn.model.network import build_network
+from ffn.prepare.run import prepare_training
+from ffn.training.curves import CURVES, TIMING, Curves, read_rows
+from ffn.training.examples import ExampleSource
+from ffn.training.lanes import Lanes
+from ffn.training.loop import TrainingLoop
+from ffn.training.metrics import Measures, Tally
+from ffn.training.optimizer import build_optimizer, learning_rate
+from ffn.training.ranks import Ranks
+from ffn.training.run import train as train_run
+from ffn.training.state import TrainingState
+from ffn.training.step import TrainingStep
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("loop")
+    prepare_training(parse_config(settings(folder)))
+    return folder
+
+
+def test_the_loss_falls_and_f1_rises(folder: Path) -> None:
+    values = settings(
+        folder, steps=400, batch=4, learning_rate=1e-2, log_every=50, checkpoint_every=1000, schedule="cosine"
+    )
+    values["network"].update(depth=3, features=8, pad_value=0.5, move_threshold=0.6)
+    with ThreadPoolExecutor(1) as reader:
+        TrainingLoop(parse_config(values), folder / "learns", Ranks(), reader).run()
+    rows = read_rows(folder / "learns/curves.csv")
+    assert float(rows[-1]["loss"]) < 0.85 * float(rows[0]["loss"])
+    assert float(rows[-1]["f1"]) > max(0.5, float(rows[0]["f1"]) + 0.2)
+
+
+def test_command_writes_all_files_and_prints_f1_and_rate(folder: Path) -> None:
+    config = write_config(folder, steps=8, log_every=3)
+    done = train(config, "--output", str(folder / "command"))
+    assert "final F1" in done.stdout
+    assert "FOVs/s" in done.stdout
+    assert "train: 16/16 FOV" in done.stderr
+    output = folder / "command"
+    assert {path.name for path in output.iterdir()} == {
+        "checkpoints", "curves.csv", "done.json", "model.ckpt.data-00000-of-00001", "model.ckpt.index", "model.json",
+        "started.json", "tensorboard", "timing.csv",
+    }  # fmt: skip
+    with (output / "curves.csv").open() as file:
+        rows = list(csv.reader(file))
+    assert tuple(rows[0]) == CURVES
+    assert [row[:2] for row in rows[1:]] == [["3", "6"], ["6", "12"], ["8", "16"]]
+    assert tuple((output / "timing.csv").read_text().splitlines()[0].split(",")) == TIMING
+    events = [
+        event
+        for file in (output / "tensorboard").iterdir()
+        for event in tf.compat.v1.train.summary_iterator(str(file))
+        if event.summary.value
+    ]
+    shown = {
+        (event.step, value.tag): tf.make_ndarray(value.tensor) for event in events for value in event.summary.value
+    }
+    for row in rows[1:]:
+        for name, value in zip(CURVES[1:], row[1:], strict=True):
+            np.testing.assert_allclose(shown[int(row[0]), name], float(value), rtol=1e-5)
+
+
+def test_one_step_is_clipped_gradient_descent_on_the_mean_cross_entropy(folder: Path) -> None:
+    config = parse_config(settings(folder, optimizer="sgd", learning_rate=0.3, gradient_clip=0.01))
+    model, reference = (build_network(2, 4, seed=9) for _ in range(2))
+    step = TrainingStep(config, model, build_optimizer(config.training, model), Ranks())
+    random = np.random.default_rng(0)
+    image, object_map = random.normal(size=(2, 2, 9, 9, 9, 1)).astype(np.float32)
+    labels = random.choice([0.05, 0.95], image.shape).astype(np.float32)
+    outcome = step(image, object_map, labels, 0.3, stop=False)
+    with tf.GradientTape() as tape:
+        updated = reference([image, object_map])
+        p = tf.sigmoid(updated)
+        loss = -tf.reduce_mean(labels * tf.math.log(p) + (1 - labels) * tf.math.log(1 - p))
+    variables = [weight.value for weight in reference.trainable_variables]
+    gradients = tape.gradient(loss, variables)
+    np.testing.assert_allclose(outcome.updated, updated, atol=1e-5)
+    assert outcome.loss == outcome.mean_loss == pytest.approx(float(loss), rel=1e-5)
+    clipped = 0
+    for mine, before, gradient in zip(model.get_weights(), variables, gradients, strict=True):
+        limited = np.clip(gradient.numpy(), -0.01, 0.01)
+        clipped += np.count_nonzero(limited != gradient.numpy())
+        np.testing.assert_allclose(mine, before.numpy() - 0.3 * limited, atol=1e-6)
+    assert clipped > 0
+
+
+def test_the_step_is_traced_once(folder: Path) -> None:
+    config = parse_config(settings(folder))
+    model = build_network(2, 4)
+    step = TrainingStep(config, model, build_optimizer(config.training, model), Ranks())
+    batch = np.zeros((2, 9, 9, 9, 1), np.float32)
+    for number in range(4):
+        assert step(batch, batch, batch, 0.1 * number, stop=number == 3).stop == (number == 3)
+    assert step._step.experimental_get_tracing_count() == 1
+
+
+def test_divergence_names_step_and_rank_and_leaves_no_model(folder: Path) -> None:
+    config = write_config(folder, steps=20, optimizer="sgd", learning_rate=1e30, gradient_clip=None)
+    stopped = run(train_command(config, "--output", str(folder / "diverged")))
+    assert stopped.returncode == 2
+    assert "The loss is" in stopped.stderr
+    assert "on rank 0" in stopped.stderr
+    assert "at step" in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    assert not (folder / "diverged/model.ckpt.index").exists()
+
+
+def test_diverged_weights_are_not_saved(folder: Path) -> None:
+    config = parse_config(settings(folder))
+    with ThreadPoolExecutor(1) as reader:
+        lanes = Lanes.of(config, ExampleSource(config), 0, 1, reader)
+    model = build_network(2, 4)
+    state = TrainingState(folder / "bad", Ranks(), model, build_optimizer(config.training, model), lanes)
+    state.save(keep=3)
+    state.step = 1
+    model.get_layer("conv_lom").bias.assign([math.nan])
+    with pytest.raises(DataError, match="not finite after step 1"):
+        state.save(keep=3)
+    assert state.restore() == 0
+    assert [path.name for path in (folder / "bad").iterdir()] == ["step-00000000"]
+
+
+def test_rate_warms_up_linearly_and_falls_as_a_cosine() -> None:
+    training = Training(steps=110, learning_rate=0.2, warmup_steps=9, schedule="cosine")
+    rates = [learning_rate(training, 1, step) for step in range(110)]
+    np.testing.assert_allclose(rates[:10], [0.02 * (step + 1) for step in range(10)])
+    assert rates[9 + 50] == pytest.approx(0.2 * 0.5 * (1 + math.cos(math.pi * 50 / 101)))
+    assert np.all(np.diff(rates[9:]) < 0)
+    assert rates[-1] < 1e-4
+    constant = Training(steps=110, learning_rate=0.2)
+    assert {learning_rate(constant, 1, step) for step in range(110)} == {0.2}
+
+
+@pytest.mark.parametrize(("scaling", "rate"), [("none", 0.1), ("linear", 1.6), ("sqrt", 0.4)])
+def test_rate_scales_with_the_ranks(scaling: str, rate: float) -> None:
+    training = Training(steps=10, learning_rate=0.1, rate_scaling=scaling)
+    assert learning_rate(training, 16, 0) == pytest.approx(rate)
+
+
+@pytest.mark.parametrize("name", ["sgd", "momentum", "adam"])
+def test_optimizers_have_the_reference_constants(name: str) -> None:
+    model = build_network(2, 4)
+    config = build_optimizer(Training(optimizer=name, learning_rate=0.01), model).get_config()
+    expected = {
+        "sgd": {"momentum": 0.0},
+        "momentum": {"momentum": 0.9, "nesterov": False},
+        "adam": {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-8},
+    }[name]
+    assert {key: config[key] for key in expected} == expected
+
+
+def test_curves_are_cut_at_the_checkpoint_and_half_rows_dropped(tmp_path: Path) -> None:
+    curves, tally = Curves(tmp_path, 0), Tally()
+    tally.count_step(0.5)
+    for step in (10, 20, 30):
+        curves.add(step, step * 2, Measures.of(tally), 1e-3)
+        curves.add_timing(step, 2.0, 20, 1.8)
+    curves.close()
+    with (tmp_path / "curves.csv").open("a") as file:
+        file.write("40,80,0.")
+    whole = (tmp_path / "curves.csv").read_text().splitlines()
+    curves = Curves(tmp_path, 20)
+    assert (tmp_path / "curves.csv").read_text().splitlines() == whole[:3]
+    assert curves.seconds == 4.0
+    curves.add(30, 60, Measures.of(tally), 1e-3)
+    curves.close()
+    assert (tmp_path / "curves.csv").read_text().splitlines() == whole[:4]
+
+
+def test_a_seed_that_is_too_weak_to_move_is_refused(folder: Path) -> None:
+    values = settings(folder)
+    values["network"].update(init_activation=0.8, move_threshold=0.9)
+    with pytest.raises(ConfigError, match="init_activation"):
+        train_run(parse_config(values))
+
+
+def test_nothing_to_train_on_is_refused(folder: Path) -> None:
+    values = settings(folder)
+    values["data"].pop("train")
+    values["inference"] = {"checkpoint": "some/model.ckpt"}
+    with pytest.raises(ConfigError, match=r"data\.train is empty"):
+        train_run(parse_config(values))
+
+
+def test_labels_without_an_object_are_refused(tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    with h5py.File(tmp_path / "volume.h5", "r+") as file:
+        file["labels"][...] = 0
+    refused = run(train_command(config))
+    assert refused.returncode == 2
+    assert "Traceback" not in refused.stderr
+    assert not (tmp_path / "results/tiny/train").exists()

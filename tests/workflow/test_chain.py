@@ -1,0 +1,107 @@
+"""The whole chain through Snakemake on a tiny synthetic volume: it ends, stays ended, and survives being killed."""
+
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from calling import ROOT, Snakemake
+
+TINY = Path(__file__).parent / "configs" / "tiny.yaml"
+RUN = Path("results/tiny")
+pytestmark = pytest.mark.slow
+
+
+def chain(caller: Snakemake, *more: str):
+    return caller("--snakefile", ROOT / "Snakefile", "--cores", "2", "--configfile", TINY, "--rerun-incomplete", *more)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Snakemake:
+    """An undisturbed run."""
+    caller = Snakemake(tmp_path_factory.mktemp("chain"))
+    done = chain(caller)
+    assert done.returncode == 0, done.stdout
+    return caller
+
+
+@pytest.fixture
+def copied(finished, tmp_path) -> Snakemake:
+    """The undisturbed run in another folder, to do things to."""
+    shutil.copytree(finished.folder, tmp_path / "copy", symlinks=True)
+    return Snakemake(tmp_path / "copy")
+
+
+def test_every_stage_leaves_its_files(finished):
+    run = finished.folder / RUN
+    for name in (
+        "synth/volume.h5", "prepare/seeds.csv", "prepare/coordinates.h5", "train/model.ckpt.index", "train/curves.csv",
+        "infer/tile-0000/segmentation.h5", "infer/tile-0001/origins.json", "assemble/segmentation.h5",
+        "evaluate/scores.json", "export/image/info", "export/segmentation/info", "export/truth/info",
+        "export/state.json", "report/curves.png", "report/overlay.png", "report/scores.md", "config.yaml",
+        "logs/train.log",
+    ):  # fmt: skip
+        assert (run / name).is_file(), name
+
+
+def test_second_run_does_nothing(finished):
+    again = chain(finished)
+    assert again.returncode == 0
+    assert "Nothing to be done" in again.stdout
+
+
+def test_report_is_one_page_with_all_results(finished):
+    made = chain(finished, "--report", "report.html")
+    assert made.returncode == 0, made.stdout
+    page = (finished.folder / "report.html").read_text(encoding="utf-8")
+    for name in ("curves.png", "overlay.png", "scores.html"):
+        assert name in page
+
+
+def test_changed_settings_are_refused_and_the_results_kept(copied):
+    weights = copied.folder / RUN / "train/model.ckpt.data-00000-of-00001"
+    before = weights.read_bytes()
+    refused = chain(copied, "--config", 'training={"steps": 61}')
+    assert refused.returncode != 0
+    assert "holds results of another configuration (training.steps: there 60, now 61)" in refused.stdout
+    assert "Traceback" not in refused.stdout
+    assert weights.read_bytes() == before
+    back = chain(copied)
+    assert back.returncode == 0, back.stdout
+    assert weights.read_bytes() == before
+
+
+def test_changed_export_repeats_only_the_export(copied):
+    shutil.rmtree(copied.folder / RUN / "export")
+    done = chain(copied, "--config", 'export={"mips": 0}')
+    assert done.returncode == 0, done.stdout
+    assert "3 of 3 steps (100%) done" in done.stdout
+
+
+@pytest.mark.parametrize("kill", ["train:7:all", "train:12:job", "infer:4:job", "assemble:2:all"])
+def test_killed_run_ends_in_the_same_files(finished, tmp_path, kill):
+    caller = Snakemake(tmp_path)
+    told = tmp_path / "killed"
+    caller.env |= {
+        "FFN_KILL": kill,
+        "FFN_KILLED": str(told),
+        "PYTHONPATH": str(Path(__file__).parent / "killer"),
+    }
+    first = chain(caller)
+    assert first.returncode != 0
+    assert told.exists(), first.stdout
+    chain(caller, "--unlock")
+    second = chain(caller)
+    assert second.returncode == 0, second.stdout
+    _assert_same_results(finished.folder / RUN, tmp_path / RUN)
+
+
+def _assert_same_results(ours: Path, theirs: Path) -> None:
+    for name in (
+        "prepare/seeds.csv", "train/curves.csv", "train/model.ckpt.data-00000-of-00001",
+        "infer/tile-0000/origins.json", "evaluate/scores.json", "report/scores.md",
+    ):  # fmt: skip
+        assert (ours / name).read_bytes() == (theirs / name).read_bytes(), name
+    with h5py.File(ours / "assemble/segmentation.h5") as a, h5py.File(theirs / "assemble/segmentation.h5") as b:
+        np.testing.assert_array_equal(a["labels"][...], b["labels"][...])

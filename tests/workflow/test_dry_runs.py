@@ -1,0 +1,129 @@
+"""Plans of all shipped configurations with all profiles, in all the ways the workflow can be called."""
+
+import pytest
+from calling import ROOT
+
+CONFIGS = [None, "fib25", "fib25_released", "fib25_split", "snemi3d"]
+STAGES = ["config", "prepare", "train", "infer", "assemble", "evaluate", "export", "report", "all"]
+
+
+def jobs(output: str) -> dict[str, int]:
+    """Rules and numbers of jobs in the table that a dry-run prints."""
+    lines = output.splitlines()
+    table = lines[lines.index("Job stats:") + 3 :]
+    rows = [line.split() for line in table[: table.index("")]]
+    return {name: int(count) for name, count in rows if name != "total"}
+
+
+@pytest.mark.parametrize("profile", ["local", "theta"])
+@pytest.mark.parametrize("config", CONFIGS)
+def test_plan(snakemake, profile, config):
+    """`snakemake --profile theta -n` from the repository's root, as written."""
+    chosen = [] if config is None else ["--configfile", f"config/{config}.yaml"]
+    done = snakemake("--profile", profile, "-n", *chosen, "--forceall", cwd=ROOT)
+    assert done.returncode == 0, done.stdout
+    planned = jobs(done.stdout)
+    expected = set(STAGES)
+    expected |= {"synth"} if config is None else set()
+    expected |= {"fetch"} if config not in (None, "snemi3d") else set()
+    expected -= {"prepare", "train"} if config == "fib25_released" else set()
+    assert set(planned) == expected
+    assert ("aprun -n" in done.stdout) == (profile == "theta")
+
+
+def test_training_goes_to_the_nodes_of_the_configuration(snakemake):
+    done = snakemake("--profile", "theta", "-n", "--forceall", "--configfile", "config/fib25.yaml", cwd=ROOT)
+    assert "aprun -n 8 -N 1 -d 128 -j 2 -cc depth" in done.stdout
+
+
+def test_training_on_one_machine_starts_its_ranks(snakemake):
+    done = snakemake("-n", "-p", "--cores", "2", "--forceall", "--config", 'training={"ranks": 2}', cwd=ROOT)
+    assert "horovodrun --gloo -np 2 -H localhost:2 ffn train" in done.stdout
+
+
+def test_lint_is_clean(snakemake):
+    done = snakemake("--lint", cwd=ROOT)
+    assert done.returncode == 0
+    assert "Congratulations" in done.stdout
+
+
+def test_given_configuration_stands_alone(snakemake):
+    """Nothing of the default leaks into it: its synthetic regions would be used, and its tiles."""
+    config = snakemake.folder / "mine.yaml"
+    config.write_text("run: mine\ndata: {test: {image: 'a.h5:raw'}}\ninference: {checkpoint: weights}\n")
+    done = snakemake("-n", "--cores", "1", "--configfile", config, cwd=ROOT)
+    assert set(jobs(done.stdout)) == {"config", "infer", "assemble", "export", "report", "all"}
+    assert jobs(done.stdout)["infer"] == 1
+
+
+def test_working_directory_may_be_elsewhere(snakemake):
+    done = snakemake("-n", "--cores", "1", "--snakefile", ROOT / "Snakefile")
+    assert set(jobs(done.stdout)) == {*STAGES, "synth"}
+    (snakemake.folder / "config.yaml").write_text((ROOT / "config/snemi3d.yaml").read_text())
+    done = snakemake("-n", "--cores", "1", "--snakefile", ROOT / "Snakefile")
+    assert set(jobs(done.stdout)) == set(STAGES)
+
+
+def test_snakefile_of_the_catalog(snakemake):
+    done = snakemake("-n", "--cores", "1", "--snakefile", "workflow/Snakefile", "--forceall", cwd=ROOT)
+    assert set(jobs(done.stdout)) == {*STAGES, "synth", "everything"} - {"all"}
+
+
+@pytest.mark.parametrize("snakefile", ["Snakefile", "workflow/Snakefile"])
+def test_use_as_a_module(snakemake, snakefile):
+    mine = "".join(f"  {line}" for line in (ROOT / "config/fib25_split.yaml").read_text().splitlines(keepends=True))
+    (snakemake.folder / "mine.yaml").write_text(f"segmentation:\n{mine}")
+    (snakemake.folder / "Snakefile").write_text(
+        f"""
+configfile: "mine.yaml"
+
+module ffn:
+    snakefile: "{ROOT / snakefile}"
+    config: config["segmentation"]
+
+use rule * from ffn as ffn_*
+
+rule count:
+    default_target: True
+    input: "results/fib25_split/assemble/done.json"
+    output: "count.txt"
+    shell: "wc -l {{input}} > {{output}}"
+"""
+    )
+    done = snakemake("-n", "--cores", "1")
+    assert done.returncode == 0, done.stdout
+    assert set(jobs(done.stdout)) == {
+        "count", "ffn_config", "ffn_fetch", "ffn_prepare", "ffn_train", "ffn_infer", "ffn_assemble",
+    }  # fmt: skip
+
+
+def test_number_of_sub_volumes_may_be_open(snakemake):
+    config = snakemake.folder / "mine.yaml"
+    config.write_text(
+        "run: mine\ndata: {test: {image: 'a.h5:raw'}}\ninference: {checkpoint: weights, subvolume_size: [64, 64, 64]}\n"
+    )
+    done = snakemake("-n", "--cores", "1", "--configfile", config, cwd=ROOT)
+    assert "tiles" in jobs(done.stdout)
+
+
+def test_bad_configuration_ends_in_one_report(snakemake):
+    config = snakemake.folder / "bad.yaml"
+    config.write_text("run: mine\ndata: {test: {image: synthetic}}\nnetwork: {dept: 9, fov: [32, 33, 33]}\n")
+    done = snakemake("--cores", "1", "--configfile", config, cwd=ROOT)
+    assert done.returncode != 0
+    assert "bad.yaml has 3 problems:" in done.stdout
+    assert "did you mean 'depth'?" in done.stdout
+    assert "fov 32 along z is even" in done.stdout
+    assert "data.train is empty and inference.checkpoint too" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_missing_input_stops_a_run_and_is_shown_by_a_dry_run(snakemake):
+    arguments = ("--cores", "1", "--snakefile", ROOT / "Snakefile", "--configfile", ROOT / "config/snemi3d.yaml")
+    real, dry = snakemake(*arguments), snakemake("-n", *arguments)
+    assert real.returncode != 0
+    assert "data.test.image: There is no file data/snemi3d/train_18nm.h5" in real.stdout
+    assert "Traceback" not in real.stdout
+    assert not (snakemake.folder / "results").exists()
+    assert dry.returncode == 0
+    assert "A run would stop here: data.test.image" in dry.stdout
