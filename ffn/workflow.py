@@ -1,8 +1,8 @@
 """What the Snakemake rules need to know of a configuration: files, markers, triggers, resources. Nothing else is in
 the rules, so that all of it is tested without Snakemake.
 
-    config -> fetch -> synth -> prepare -> train -> infer (one job a sub-volume) -> assemble -> evaluate
-                                                                                            -> export -> report
+    fetch, synth -> prepare -> train -> infer (one job a sub-volume) -> assemble -> evaluate -> report
+                                                                                 -> export
 
 A rule's output is its stage's done-marker, never its data: Snakemake deletes declared outputs before it runs a job
 again, and a killed stage continues from its data.
@@ -14,12 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ffn.cluster.launch import launch_line
 from ffn.config import Config, Region
 from ffn.config.load import examine, report_of
 from ffn.errors import ConfigError
+from ffn.files import write_text
 from ffn.geometry import Box, overlapping_tiles
 from ffn.runs import SYNTHETIC, RunPaths
+from ffn.stages import settings_hash
 
 ALL_CORES = 1024
 """Threads of a job that takes whatever there is: Snakemake lowers it to --cores."""
@@ -100,8 +104,15 @@ class Plan:
 
     @property
     def config_file(self) -> str:
-        """The one checked file that every command of the run reads."""
-        return str(self.paths.root / "config.yaml")
+        """The one checked file that every command reads. Its name tells its contents, so that a Snakemake that is
+        started while another one runs never changes the file under that one's jobs."""
+        return str(self.paths.root / f"config-{settings_hash(self._values)[:8]}.yaml")
+
+    def write_config(self) -> None:
+        """Write `config_file` where it is not there yet."""
+        path = Path(self.config_file)
+        if not path.exists():
+            write_text(path, yaml.safe_dump(self._values, sort_keys=False))
 
     @property
     def fetched(self) -> str:
@@ -180,15 +191,9 @@ class Plan:
 
     # --- what starts a rule again
 
-    @property
-    def config_text(self) -> str:
-        """The whole configuration as one line of JSON (which is YAML)."""
-        return json.dumps(self.config.model_dump(mode="json"))
-
     def settings(self, *keys: str) -> str:
         """The values of these keys (`prepare`, `data.test`) as text: as a param, a change starts the rule again."""
-        values = self.config.model_dump(mode="json")
-        return json.dumps({key: _lookup(values, key) for key in keys}, sort_keys=True)
+        return json.dumps({key: _lookup(self._values, key) for key in keys}, sort_keys=True)
 
     # --- resources
 
@@ -216,6 +221,10 @@ class Plan:
     @property
     def inference_threads(self) -> int:
         return self.config.inference.intra_op_threads or ALL_CORES
+
+    @property
+    def _values(self) -> dict[str, Any]:
+        return self.config.model_dump(mode="json")
 
     @property
     def _regions(self) -> list[Region]:

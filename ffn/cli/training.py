@@ -11,13 +11,13 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     parser = add_command(
         commands,
         "train",
-        "train the network on one rank, or as one of several Horovod ranks",
+        "Train the network, alone or as one of several Horovod ranks; continues where it stopped.",
         "  ffn train --config config.yaml\n"
         "  horovodrun --gloo -np 2 -H localhost:2 ffn train --config config.yaml\n"
         "  mpirun -np 4 ffn train --config config/fib25.yaml\n"
         "\n"
         "A run that was killed goes on from its last checkpoint when the same command is given again. SIGTERM saves a\n"
-        "checkpoint after the step in progress and ends with exit code 75; a second start goes on from there.",
+        "checkpoint after the step in progress and ends with exit code 75 (horovodrun reports that as 1).",
     )
     add_config(parser)
     parser.add_argument("--resume", action="store_true", help="refuse to start from the beginning")

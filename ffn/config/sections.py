@@ -130,6 +130,12 @@ class Prepare(Section):
     )
     lom_radius: Offset | None = Field(None, description="Half size of that cube; empty = fov//2 + deltas.")
     min_size: NotNegative = Field(10_000, description="Objects with fewer voxels count as background.")
+    min_boundary_nm: float = Field(
+        0.0,
+        ge=0,
+        description="Training centres within this distance of another object are left out (the published FIB-25 "
+        "network: 16).",
+    )
 
     @field_validator("thresholds")
     @classmethod

@@ -33,13 +33,18 @@ def build_network(depth: int, features: int, seed: int = 0) -> keras.Model:
     """A new network for fields of view of any size.
 
     Inputs `image` (normalised grey values) and `object_map` (logits), both float32 [batch, z, y, x, 1]; output the
-    updated logits, same shape. Kernels start Glorot uniform, drawn from `seed`; biases start at zero.
+    updated logits, same shape. Kernels start Glorot uniform, drawn from `seed`, but the second of each residual
+    module at zero: every module begins as the identity, which lets deep networks learn from the first steps on.
+    Biases start at zero.
     """
     if depth < 2 or features < 1:
         raise ValueError(f"A network needs depth >= 2 and features >= 1, not {depth} and {features}.")
 
+    closing = {f"conv{module}_b" for module in range(1, depth)}
+
     def convolution(name: str, filters: int, kernel: tuple[int, int, int], activation: str | None) -> keras.Layer:
-        initial = keras.initializers.GlorotUniform(seed=seed * 10_007 + names.index(name))
+        glorot = keras.initializers.GlorotUniform(seed=seed * 10_007 + names.index(name))
+        initial = keras.initializers.Zeros() if name in closing else glorot
         return keras.layers.Conv3D(
             filters, kernel, padding="same", activation=activation, kernel_initializer=initial, name=name
         )

@@ -10,6 +10,7 @@ from ffn.errors import DataError, GeometryError
 from ffn.files import remove
 from ffn.geometry import ZYX, Box, overlapping_tiles
 from ffn.prepare.coordinates import CoordinateStream, write_coordinates
+from ffn.prepare.interior import InteriorPartitions
 from ffn.prepare.partitions import write_partitions
 from ffn.prepare.seeds import peak_seeds, write_seeds
 from ffn.progress import Progress, log
@@ -102,7 +103,9 @@ def _make_files(config: Config, paths: RunPaths, image: Volume, labels: Volume) 
         )
     if not paths.coordinates.exists():
         with open_volume(f"{paths.partitions}:{PARTITIONS}") as partitions:
-            write_coordinates(partitions, paths.coordinates, training_margin(config), config.seed)
+            voxel_size = labels.voxel_size or image.voxel_size or (1.0, 1.0, 1.0)
+            inside = InteriorPartitions(partitions, labels, config.prepare.min_boundary_nm, voxel_size)
+            write_coordinates(inside, paths.coordinates, training_margin(config), config.seed)
     if not paths.seeds.exists():
         write_seeds(paths.seeds, _region_seeds(config, image))
     with CoordinateStream(paths.coordinates, config.seed) as stream:

@@ -55,5 +55,7 @@ def draw_curves(curves: dict[str, NDArray[np.float64]], title: str, path: Path) 
         axes.ticklabel_format(axis="x", style="sci", scilimits=(-3, 4))
         axes.set_ylim(bottom=0, top=None if name == "loss" else 1)
         axes.grid(alpha=0.3)
+        if np.isnan(curves[name]).all():
+            axes.text(0.5, 0.5, "no finished example yet", transform=axes.transAxes, ha="center", fontsize=8)
     with atomic_path(path) as partial:
         figure.savefig(partial, format="png", dpi=110, metadata={"Software": None})

@@ -1,5 +1,6 @@
 """The training stage of a run: start the ranks, prepare what is missing, train, mark the folder done."""
 
+import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from ffn.training.state import latest_step
 
 # What may change between two starts of a run without changing its result.
 _FREE = frozenset({"checkpoint_every", "keep_checkpoints", "intra_op_threads", "inter_op_threads"})
+_RESULTS = ("checkpoints", "curves.csv", "model.ckpt.index", "model.json")
 
 
 @dataclass(frozen=True)
@@ -80,19 +82,25 @@ def _train(config: Config, stage: Stage, ranks: Ranks) -> TrainingResult:
             result = TrainingLoop(config, stage.folder, ranks, reader).run()
         finally:
             reader.shutdown(wait=True, cancel_futures=True)
-    ranks.first_does(lambda: stage.finish(steps=result.steps, f1=result.f1, loss=result.loss, ranks=ranks.size))
+    f1 = None if math.isnan(result.f1) else result.f1
+    ranks.first_does(lambda: stage.finish(steps=result.steps, f1=f1, loss=result.loss, ranks=ranks.size))
     return result
 
 
 def _claim(config: Config, stage: Stage, ranks: Ranks, resume: bool) -> bool:
-    """Whether there is work; the folder is claimed and its input prepared then."""
-    if resume and not stage.done_marker.exists() and not latest_step(stage.folder / "checkpoints"):
+    """Whether there is work; if so, its input is prepared and the folder claimed."""
+    if stage.is_done():
+        return False
+    if resume and not latest_step(stage.folder / "checkpoints"):
         raise StageError(
             f"{stage.folder} holds no checkpoint to resume from; leave --resume away to start from the beginning."
         )
-    known = stage.started_marker.exists() or stage.done_marker.exists()
-    if known and not stage.begin():
-        return False
+    foreign = [name for name in _RESULTS if (stage.folder / name).exists()]
+    if foreign and not stage.started_marker.exists():
+        raise StageError(
+            f"{stage.folder} holds {foreign[0]}, but no started.json that says which settings made it. Choose another "
+            "run name or output folder, or move that file away."
+        )
     if ranks.size != config.training.ranks:
         log(f"training.ranks is {config.training.ranks}, but {ranks.size} training rank(s) were started.")
     _prepare(config)
@@ -133,7 +141,9 @@ def use_devices(config: Config, ranks: Ranks) -> None:
         tf.config.threading.set_intra_op_parallelism_threads(intra)
         tf.config.threading.set_inter_op_parallelism_threads(config.training.inter_op_threads)
         if gpus:
-            tf.config.set_visible_devices(gpus[ranks.local_rank % len(gpus)], "GPU")
+            mine = gpus[ranks.local_rank % len(gpus)]
+            tf.config.set_visible_devices(mine, "GPU")
+            tf.config.experimental.set_memory_growth(mine, True)
     except RuntimeError:
         log("TensorFlow is already running in this process: training's thread and GPU settings have no effect.")
     if not gpus:

@@ -104,11 +104,11 @@ def table(rows):
 
 
 def test_both_fractions_and_the_number_of_voxels_count():
-    rows = [(1, 1, 900), (1, 2, 100), (2, 3, 60), (3, 4, 500), (3, 5, 500)]
+    rows = [(1, 1, 900), (1, 2, 100), (2, 3, 60), (3, 4, 500), (3, 5, 500), (4, 1, 200)]
     same = equivalences(table(rows), (0, 1), min_voxels=100, min_fraction=0.5)
-    # (1,2): all of b but a tenth of a. (2,3): too few voxels. (3,4), (3,5): exactly half.
+    # (1,2): all of b but a tenth of a; (4,1): the other way round. (2,3): too few voxels. (3,4), (3,5): exactly half.
     assert [pair.ids for pair in same] == [(1, 1), (3, 4), (3, 5)]
-    assert same[0] == Equivalence((0, 1), (1, 1), 900, (1000, 900))
+    assert same[0] == Equivalence((0, 1), (1, 1), 900, (1000, 1100))
     assert [pair.ids for pair in equivalences(table(rows), (0, 1), 60, 0.51)] == [(1, 1), (2, 3)]
 
 
@@ -165,6 +165,16 @@ def test_the_middle_of_an_overlap_is_the_border(tmp_path):
     expected[1, 1, 6] = 9
     np.testing.assert_array_equal(whole, expected)
     np.testing.assert_array_equal(merged_labels(labelled, Box((1, 0, 5), (3, 4, 12))), expected[1:3, :, 5:12])
+
+
+def test_equal_distances_go_to_the_first_tile(tmp_path):
+    boxes = [Box((0, 0, 0), (4, 4, 10)), Box((0, 0, 5), (4, 4, 15))]
+    uris = [store(tmp_path, i, np.ones((4, 4, 10), np.uint64), box) for i, box in enumerate(boxes)]
+    labelled = [
+        LabelledTile(box, uri, np.array([0, number], np.uint64))
+        for box, uri, number in zip(boxes, uris, (7, 9), strict=True)
+    ]
+    assert merged_labels(labelled, Box((0, 0, 0), (1, 1, 15))).ravel().tolist() == [7] * 8 + [9] * 7
 
 
 def run_with_tiles(tmp_path, overlap=8):

@@ -86,7 +86,9 @@ def test_the_network_sees_the_pad_value_where_nothing_was_predicted():
     assert seen[0].dtype == np.float32
 
 
-@pytest.mark.parametrize(("disco", "held"), [(0.0, True), (-1.0, False), (0.9, False)])
+@pytest.mark.parametrize(
+    ("disco", "held"), [(0.0, True), (-1.0, False), (0.9, False), (4.5 / 729, True), (5 / 729, False)]
+)
 def test_voxels_once_judged_outside_stay_outside(disco, held):
     chosen = options(disco=disco, min_segment_size=1)
     low, high = np.float32(-1), np.float32(5)

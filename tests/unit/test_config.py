@@ -153,22 +153,6 @@ def test_check_reports_keys_and_missing_files_together(tmp_path, capsys, monkeyp
     assert "Traceback" not in text
 
 
-def test_written_configuration_is_complete_and_reads_back(tmp_path):
-    path = tmp_path / "results" / "config.yaml"
-    values = '{"run": "mine", "data": {"test": {"image": "b.h5:raw"}}, "inference": {"checkpoint": "w"}}'
-    assert main(["config", "write", values, "--output", str(path)]) == 0
-    assert load_config(path).network.depth == 9
-    assert "min_segment_size: 1000" in path.read_text()
-
-
-def test_unwritable_values_leave_no_file(tmp_path, capsys):
-    path = tmp_path / "config.yaml"
-    for values in ("{", "[]", '{"run": "mine"}'):
-        assert main(["config", "write", values, "--output", str(path)]) == 2
-        assert "Traceback" not in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize(
     ("command", "text", "file"),
     [("schema", schema_text, "config/schema.json"), ("table", table_text, "docs/reference/config.md")],

@@ -64,6 +64,7 @@ def initial_weights() -> list[np.ndarray]:
     return build_network(2, 4, seed=5).get_weights()
 
 
+@pytest.mark.slow
 @needs_horovod
 def test_a_killed_rank_ends_the_run_and_the_same_command_continues(folder: Path) -> None:
     config = write_config(folder, "killed.yaml", batch=1, ranks=2, steps=12, checkpoint_every=3, log_every=4)

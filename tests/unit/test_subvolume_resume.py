@@ -1,5 +1,6 @@
 """A sub-volume that is killed and run again ends in the same files; and what bad input gets."""
 
+import errno
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import pytest
 import yaml
 from flooding import SmallNetwork, blobs, literal_flood
 
+from ffn.cli import main
 from ffn.config import Config, parse_config
 from ffn.errors import CheckpointError, DataError, GeometryError, StageError
 from ffn.geometry import Box
@@ -215,3 +217,25 @@ def test_unreadable_state(tmp_path, inputs, undisturbed):
     (undisturbed / "state.npz").write_bytes(b"PK nothing")
     with pytest.raises(StageError, match=r"state\.npz cannot be read"):
         run_tile(configured(), *inputs, None, undisturbed)
+
+
+def test_disk_full_while_saving(tmp_path, inputs, undisturbed, monkeypatch, capsys):
+    config, output = tmp_path / "config.yaml", tmp_path / "full"
+    config.write_text(yaml.safe_dump({**VALUES, "inference": {**VALUES["inference"], "checkpoint_every_s": ALWAYS}}))
+    command = ["infer", "--config", str(config), "--image", inputs[0], "--checkpoint", str(inputs[1])]
+    save, saved = np.savez, []
+
+    def savez(file, **arrays):
+        saved.append(1)
+        if len(saved) > 40:
+            file.write(b"half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save(file, **arrays)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez", savez)
+        assert main([*command, "--output", str(output)]) == 2
+    assert "ffn: error: the disk is full" in capsys.readouterr().err
+    assert sorted(path.name for path in output.iterdir()) == ["started.json", "state.npz"]
+    assert main([*command, "--output", str(output)]) == 0
+    assert contents(output) == contents(undisturbed)

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tiny_training import run, settings, train, train_command, write_config
 
 from ffn.config import Training, parse_config
-from ffn.errors import ConfigError, DataError
+from ffn.errors import ConfigError, DataError, StageError
 from ffn.model.network import build_network
 from ffn.prepare.run import prepare_training
 from ffn.training.curves import CURVES, TIMING, Curves, read_rows
@@ -186,6 +186,18 @@ def test_a_seed_that_is_too_weak_to_move_is_refused(folder: Path) -> None:
     values["network"].update(init_activation=0.8, move_threshold=0.9)
     with pytest.raises(ConfigError, match="init_activation"):
         train_run(parse_config(values))
+
+
+def test_files_of_unknown_origin_are_not_overwritten(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ffn.training.run.use_devices", lambda config, ranks: None)
+    config = parse_config(settings(folder))
+    output = folder / "foreign"
+    output.mkdir()
+    (output / "curves.csv").write_text("mine")
+    with pytest.raises(StageError, match=r"curves\.csv"):
+        train_run(config, output)
+    assert [path.name for path in output.iterdir()] == ["curves.csv"]
+    assert (output / "curves.csv").read_text() == "mine"
 
 
 def test_nothing_to_train_on_is_refused(folder: Path) -> None:

@@ -67,8 +67,8 @@ def test_killed_at_moments_all_over_the_run(
     folder: Path, config: Path, undisturbed: tuple[dict[str, bytes], int]
 ) -> None:
     files, touches = undisturbed
-    for number in range(12):
-        moment = 1 + (touches - 1) * number // 11
+    for number in range(6):
+        moment = 1 + (touches - 1) * number // 5
         output = folder / f"moment-{moment}"
         assert kill_until_done(output, config, [moment, random.randrange(1, touches)]) >= 1, moment
         assert contents(output) == files, moment
@@ -114,6 +114,7 @@ def test_resume_needs_something_to_resume(folder: Path, config: Path) -> None:
     assert not (folder / "nothing").exists()
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_named(folder: Path, config: Path) -> None:
     output = folder / "damaged"
     shutil.copytree(folder / "undisturbed", output)

@@ -1,11 +1,11 @@
 """What the Snakemake rules are told about a configuration, without Snakemake."""
 
-import json
 from pathlib import Path
 
 import pytest
 import yaml
 
+from ffn.config import load_config
 from ffn.errors import ClusterError, ConfigError
 from ffn.workflow import ALL_CORES, Plan, default_config_file
 
@@ -129,8 +129,16 @@ def test_threads_follow_the_configuration():
     assert (made.training_threads, made.inference_threads) == (6, 1)
 
 
-def test_config_text_is_the_whole_configuration():
-    assert json.loads(plan().config_text)["training"]["steps"] == TINY["training"]["steps"]
+def test_commands_read_one_complete_file_that_never_changes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first, second = plan(), plan(training={"steps": 61})
+    first.write_config()
+    assert load_config(Path(first.config_file)) == first.config
+    assert second.config_file != first.config_file
+    written = Path(first.config_file).stat()
+    first.write_config()
+    second.write_config()
+    assert Path(first.config_file).stat() == written
 
 
 def test_missing_configuration_says_what_to_do():

@@ -39,7 +39,7 @@ def test_every_stage_leaves_its_files(finished):
         "synth/volume.h5", "prepare/seeds.csv", "prepare/coordinates.h5", "train/model.ckpt.index", "train/curves.csv",
         "infer/tile-0000/segmentation.h5", "infer/tile-0001/origins.json", "assemble/segmentation.h5",
         "evaluate/scores.json", "export/image/info", "export/segmentation/info", "export/truth/info",
-        "export/state.json", "report/curves.png", "report/overlay.png", "report/scores.md", "config.yaml",
+        "export/state.json", "report/curves.png", "report/overlay.png", "report/scores.md",
         "logs/train.log",
     ):  # fmt: skip
         assert (run / name).is_file(), name
@@ -76,7 +76,7 @@ def test_changed_export_repeats_only_the_export(copied):
     shutil.rmtree(copied.folder / RUN / "export")
     done = chain(copied, "--config", 'export={"mips": 0}')
     assert done.returncode == 0, done.stdout
-    assert "3 of 3 steps (100%) done" in done.stdout
+    assert "2 of 2 steps (100%) done" in done.stdout
 
 
 @pytest.mark.parametrize("kill", ["train:7:all", "train:12:job", "infer:4:job", "assemble:2:all"])

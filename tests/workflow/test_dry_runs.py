@@ -4,7 +4,7 @@ import pytest
 from calling import ROOT
 
 CONFIGS = [None, "fib25", "fib25_released", "fib25_split", "snemi3d"]
-STAGES = ["config", "prepare", "train", "infer", "assemble", "evaluate", "export", "report", "all"]
+STAGES = ["prepare", "train", "infer", "assemble", "evaluate", "export", "report", "all"]
 
 
 def jobs(output: str) -> dict[str, int]:
@@ -52,7 +52,7 @@ def test_given_configuration_stands_alone(snakemake):
     config = snakemake.folder / "mine.yaml"
     config.write_text("run: mine\ndata: {test: {image: 'a.h5:raw'}}\ninference: {checkpoint: weights}\n")
     done = snakemake("-n", "--cores", "1", "--configfile", config, cwd=ROOT)
-    assert set(jobs(done.stdout)) == {"config", "infer", "assemble", "export", "report", "all"}
+    assert set(jobs(done.stdout)) == {"infer", "assemble", "export", "report", "all"}
     assert jobs(done.stdout)["infer"] == 1
 
 
@@ -93,7 +93,7 @@ rule count:
     done = snakemake("-n", "--cores", "1")
     assert done.returncode == 0, done.stdout
     assert set(jobs(done.stdout)) == {
-        "count", "ffn_config", "ffn_fetch", "ffn_prepare", "ffn_train", "ffn_infer", "ffn_assemble",
+        "count", "ffn_fetch", "ffn_prepare", "ffn_train", "ffn_infer", "ffn_assemble",
     }  # fmt: skip
 
 

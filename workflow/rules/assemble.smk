@@ -1,6 +1,5 @@
 rule assemble:
     input:
-        config=ancient(plan.config_file),
         tiles=lambda wildcards: plan.tile_markers(checkpoints),
     output:
         done=plan.marker("assemble"),
@@ -12,9 +11,10 @@ rule assemble:
         mem_mb=8000,
         runtime=60,
     params:
+        config=lambda wildcards, output: plan.config_file,
         launch=lambda wildcards, resources: plan.launch(resources),
         settings=plan.settings("assembly", "data.test"),
     message:
         "Joining the sub-volumes: one id an object over the whole volume"
     shell:
-        "{params.launch} ffn assemble --config {input.config:q} </dev/null 2>&1 | tee {log:q}"
+        "{params.launch} ffn assemble --config {params.config:q} </dev/null 2>&1 | tee {log:q}"

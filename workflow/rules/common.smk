@@ -1,4 +1,4 @@
-# The checked configuration as `plan`, and the rule that writes it down for all commands of the run.
+# The checked configuration as `plan`, written down for the commands of the run.
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -24,26 +24,15 @@ try:
 except FFNError as error:
     raise WorkflowError(str(error)) from None
 
-if workflow.is_main_process and workflow.output_settings.dryrun:
+if workflow.output_settings.dryrun:
     for problem in input_problems(plan.config):
         logger.warning(f"A run would stop here: {problem}")
+else:
+    plan.write_config()
+
+# In the rules, params that are functions of `output` or `resources` do not start a rule again when they change; the
+# param `settings` does: it holds what decides the rule's results.
 
 
 wildcard_constraints:
     tile=r"\d+",
-
-
-rule config:
-    output:
-        plan.config_file,
-    log:
-        plan.log("config"),
-    localrule: True
-    conda:
-        "../../envs/ffn.yaml"
-    params:
-        values=plan.config_text,
-    message:
-        "Writing the checked configuration to {output}"
-    shell:
-        "ffn config write {params.values:q} --output {output:q} 2>&1 | tee {log:q}"

@@ -3,8 +3,6 @@
 if plan.fetches:
 
     rule fetch:
-        input:
-            config=ancient(plan.config_file),
         output:
             touch(plan.fetched),
         log:
@@ -13,18 +11,17 @@ if plan.fetches:
         conda:
             "../../envs/ffn.yaml"
         params:
+            config=lambda wildcards, output: plan.config_file,
             settings=plan.settings("data.sources"),
         message:
             "Fetching and verifying public data"
         shell:
-            "ffn fetch --config {input.config:q} 2>&1 | tee {log:q}"
+            "ffn fetch --config {params.config:q} 2>&1 | tee {log:q}"
 
 
 if plan.synthesises:
 
     rule synth:
-        input:
-            config=ancient(plan.config_file),
         output:
             done=plan.marker("synth"),
         log:
@@ -35,10 +32,11 @@ if plan.synthesises:
             mem_mb=4000,
             runtime=30,
         params:
+            config=lambda wildcards, output: plan.config_file,
             launch=lambda wildcards, resources: plan.launch(resources),
             settings=plan.settings("synthetic", "seed"),
             folder=lambda wildcards, output: Path(output.done).parent,
         message:
             "Making a synthetic volume with exact labels"
         shell:
-            "{params.launch} ffn synth --config {input.config:q} --output {params.folder:q} </dev/null 2>&1 | tee {log:q}"
+            "{params.launch} ffn synth --config {params.config:q} --output {params.folder:q} </dev/null 2>&1 | tee {log:q}"

@@ -2,7 +2,6 @@ if plan.scores:
 
     rule evaluate:
         input:
-            config=ancient(plan.config_file),
             data=plan.data("test"),
             segmentation=plan.marker("assemble"),
         output:
@@ -15,9 +14,10 @@ if plan.scores:
             mem_mb=8000,
             runtime=60,
         params:
+            config=lambda wildcards, output: plan.config_file,
             launch=lambda wildcards, resources: plan.launch(resources),
             settings=plan.settings("data.test"),
         message:
             "Scoring the segmentation against ground truth"
         shell:
-            "{params.launch} ffn evaluate --config {input.config:q} </dev/null 2>&1 | tee {log:q}"
+            "{params.launch} ffn evaluate --config {params.config:q} </dev/null 2>&1 | tee {log:q}"

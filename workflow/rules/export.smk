@@ -1,6 +1,5 @@
 rule export:
     input:
-        config=ancient(plan.config_file),
         data=plan.data("test"),
         segmentation=plan.marker("assemble"),
     output:
@@ -13,9 +12,10 @@ rule export:
         mem_mb=8000,
         runtime=60,
     params:
+        config=lambda wildcards, output: plan.config_file,
         launch=lambda wildcards, resources: plan.launch(resources),
         settings=plan.settings("export", "data.test", "data.voxel_size"),
     message:
         "Exporting layers for Neuroglancer"
     shell:
-        "{params.launch} ffn export --config {input.config:q} </dev/null 2>&1 | tee {log:q}"
+        "{params.launch} ffn export --config {params.config:q} </dev/null 2>&1 | tee {log:q}"

@@ -3,7 +3,6 @@ if plan.tile_count is None:
     # Only where the size of the test volume is not in the configuration.
     checkpoint tiles:
         input:
-            config=ancient(plan.config_file),
             data=plan.data("test"),
         output:
             boxes=plan.tile_list,
@@ -13,16 +12,16 @@ if plan.tile_count is None:
         conda:
             "../../envs/ffn.yaml"
         params:
+            config=lambda wildcards, output: plan.config_file,
             settings=plan.settings("data.test", "inference.subvolume_size", "inference.subvolume_overlap"),
         message:
             "Cutting the test volume into sub-volumes"
         shell:
-            "ffn tiles --config {input.config:q} 2>{log:q} >{output.boxes:q}"
+            "ffn tiles --config {params.config:q} 2>{log:q} >{output.boxes:q}"
 
 
 rule infer:
     input:
-        config=ancient(plan.config_file),
         data=plan.data("test"),
         weights=plan.weights,
     output:
@@ -36,9 +35,10 @@ rule infer:
         mem_mb=8000,
         runtime=plan.config.cluster.runtime_minutes,
     params:
+        config=lambda wildcards, output: plan.config_file,
         launch=lambda wildcards, resources: plan.launch(resources),
         settings=plan.settings("data.test", "data.voxel_size", "network", "inference"),
     message:
         "Flood-filling sub-volume {wildcards.tile}"
     shell:
-        "{params.launch} ffn infer --config {input.config:q} --tile {wildcards.tile} </dev/null 2>&1 | tee {log:q}"
+        "{params.launch} ffn infer --config {params.config:q} --tile {wildcards.tile} </dev/null 2>&1 | tee {log:q}"

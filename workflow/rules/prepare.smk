@@ -2,7 +2,6 @@ if plan.trains:
 
     rule prepare:
         input:
-            config=ancient(plan.config_file),
             data=plan.data("train"),
         output:
             done=plan.marker("prepare"),
@@ -14,9 +13,10 @@ if plan.trains:
             mem_mb=8000,
             runtime=60,
         params:
+            config=lambda wildcards, output: plan.config_file,
             launch=lambda wildcards, resources: plan.launch(resources),
             settings=plan.settings("data.train", "data.voxel_size", "network", "prepare", "training.moves", "seed"),
         message:
             "Finding seeds, partitions and balanced coordinates in the training volume"
         shell:
-            "{params.launch} ffn prepare --config {input.config:q} </dev/null 2>&1 | tee {log:q}"
+            "{params.launch} ffn prepare --config {params.config:q} </dev/null 2>&1 | tee {log:q}"

@@ -1,7 +1,6 @@
 rule report:
     input:
         **plan.results,
-        config=ancient(plan.config_file),
         data=plan.data("test"),
     output:
         **{
@@ -17,8 +16,9 @@ rule report:
         mem_mb=4000,
         runtime=30,
     params:
+        config=lambda wildcards, output: plan.config_file,
         launch=lambda wildcards, resources: plan.launch(resources),
     message:
         "Drawing the report"
     shell:
-        "{params.launch} ffn report --config {input.config:q} </dev/null 2>&1 | tee {log:q}"
+        "{params.launch} ffn report --config {params.config:q} </dev/null 2>&1 | tee {log:q}"

@@ -2,7 +2,6 @@ if plan.trains:
 
     rule train:
         input:
-            config=ancient(plan.config_file),
             data=plan.data("train"),
             prepare=plan.marker("prepare"),
         output:
@@ -18,9 +17,10 @@ if plan.trains:
             mem_mb=8000,
             runtime=plan.config.cluster.runtime_minutes,
         params:
+            config=lambda wildcards, output: plan.config_file,
             launch=lambda wildcards, resources: plan.launch_training(resources),
             settings=plan.settings("network", "training", "seed"),
         message:
             "Training the network (continues where an earlier attempt stopped)"
         shell:
-            "{params.launch} ffn train --config {input.config:q} </dev/null 2>&1 | tee {log:q}"
+            "{params.launch} ffn train --config {params.config:q} </dev/null 2>&1 | tee {log:q}"
