@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 
 _SIZES = ("HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 _RANKS = ("ALPS_APP_PE", "PALS_RANKID", "PMIX_RANK")
-_INSTALL = "Install Horovod (docs/guides/installation.md), or start one process only."
+_INSTALL = "Install Horovod (envs/README.md), or start one process only."
 
 
 def launched_ranks(environment: Mapping[str, str]) -> tuple[int, str]:
@@ -66,7 +66,7 @@ class Ranks:
             raise RankError(
                 f"{launched} or more training processes were started ({variable}={environment[variable]}), but Horovod "
                 f"sees {horovod.size()}: it was probably built without support for this launcher. Use "
-                "'horovodrun --gloo', or build Horovod with MPI (docs/guides/installation.md)."
+                "'horovodrun --gloo', or build Horovod with MPI (envs/README.md)."
             )
         return cls(horovod.rank(), horovod.size(), horovod.local_rank(), horovod.local_size(), horovod)
 
