@@ -73,7 +73,7 @@ def test_a_killed_rank_ends_the_run_and_the_same_command_continues(folder: Path)
     arguments = ["train", "--config", str(config), "--output"]
     done = run(horovodrun([*dying, "0", str(calm), "1", *arguments, str(calm)]))
     assert done.returncode == 0, done.stderr
-    touches = min(int(line.split()[-1]) for line in done.stdout.splitlines() if "touches" in line)
+    touches = min(int(line.split()[-1]) for line in done.stdout.splitlines() if "run 0 " in line)
     died = run(horovodrun([*dying, str(touches // 2 + 1), str(killed), "1", *arguments, str(killed)]))
     assert died.returncode != 0
     assert not (killed / "done.json").exists()

@@ -47,16 +47,27 @@ def test_image_is_the_first_channel() -> None:
 def test_start_is_glorot_uniform_and_decided_by_the_seed() -> None:
     one, same, other = (build_network(3, 16, seed=seed).get_weights() for seed in (7, 7, 8))
     assert all(np.array_equal(a, b) for a, b in zip(one, same, strict=True))
-    kernels = [index for index, weight in enumerate(one) if weight.ndim == 5]
-    assert not any(np.array_equal(one[i], other[i]) for i in kernels)
-    for index in kernels:
+    kernels = dict(zip(layer_names(3), range(0, len(one), 2), strict=True))
+    closing = [kernels.pop(f"conv{module}_b") for module in (1, 2)]
+    for index in kernels.values():
         *_, inputs, outputs = one[index].shape
         volume = one[index].size // (inputs * outputs)
         limit = np.sqrt(6 / (volume * (inputs + outputs)))
         assert np.abs(one[index]).max() <= limit
         assert np.abs(one[index]).max() > 0.7 * limit
-    assert not any(one[i].any() for i in range(len(one)) if i not in kernels)
-    assert not np.array_equal(one[kernels[1]], one[kernels[2]])
+        assert not np.array_equal(one[index], other[index])
+    assert not any(one[i].any() for i in range(len(one)) if i not in kernels.values())
+    assert not np.array_equal(one[kernels["conv1_a"]], one[kernels["conv2_a"]])
+    assert all(one[i].shape == (3, 3, 3, 16, 16) for i in closing)
+
+
+def test_residual_modules_start_as_the_identity() -> None:
+    random = np.random.default_rng(1)
+    image, object_map = (random.normal(size=(1, 9, 9, 9, 1)).astype(np.float32) for _ in range(2))
+    deep, shallow = build_network(5, 8, seed=3), build_network(2, 8, seed=3)
+    for name in ("conv0_a", "conv0_b", "conv_lom"):
+        deep.get_layer(name).set_weights(shallow.get_layer(name).get_weights())
+    np.testing.assert_array_equal(deep([image, object_map]), shallow([image, object_map]))
 
 
 def test_logits() -> None:

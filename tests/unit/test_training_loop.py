@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_loss_falls_and_f1_rises(folder: Path) -> None:
     values = settings(
-        folder, steps=400, batch=4, learning_rate=1e-2, log_every=50, checkpoint_every=1000, schedule="cosine"
+        folder, steps=400, batch=4, learning_rate=3e-3, log_every=50, checkpoint_every=1000, schedule="cosine"
     )
     values["network"].update(depth=3, features=8, pad_value=0.5, move_threshold=0.6)
     with ThreadPoolExecutor(1) as reader:

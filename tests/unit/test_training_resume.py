@@ -32,27 +32,30 @@ def config(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def undisturbed(folder: Path, config: Path) -> tuple[dict[str, bytes], int]:
     """The files of an undisturbed run, and how often it touched files."""
-    output = folder / "undisturbed"
-    done = run([*DYING, "0", str(output), "", "train", "--config", str(config), "--output", str(output)])
-    assert done.returncode == 0, done.stderr
-    return contents(output), int(done.stdout.split()[-1])
+    [(status, touches)] = runs(folder / "undisturbed", config, [0])
+    assert status == 0
+    return contents(folder / "undisturbed"), touches
 
 
 def contents(output: Path) -> dict[str, bytes]:
     return {name: (output / name).read_bytes() for name in RESULTS}
 
 
-def killed(output: Path, config: Path, moment: int) -> bool:
-    """Run until just before the touch number `moment`; False if the run was over before that."""
-    done = run([*DYING, str(moment), str(output), "", "train", "--config", str(config), "--output", str(output)])
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr
-    return done.returncode != 0
+def runs(output: Path, config: Path, moments: list[int]) -> list[tuple[int, int]]:
+    """Status and touched files of one run after the other, each killed at its moment; 0 = not."""
+    text = ",".join(str(moment) for moment in moments)
+    done = run([*DYING, text, str(output), "", "train", "--config", str(config), "--output", str(output)])
+    lines = [line.split() for line in done.stdout.splitlines() if line.startswith("run ")]
+    assert len(lines) == len(moments), done.stderr
+    assert all(int(status) in (0, -signal.SIGKILL) for _, status, _ in lines), done.stderr
+    return [(int(status), int(touches)) for _, status, touches in lines]
 
 
 def kill_until_done(output: Path, config: Path, moments: list[int]) -> int:
-    kills = sum(killed(output, config, moment) for moment in moments)
-    train(config, "--output", str(output))
-    return kills
+    """How often the run was killed before it could end."""
+    statuses = [status for status, _ in runs(output, config, [*moments, 0])]
+    assert statuses[-1] == 0
+    return sum(status != 0 for status in statuses)
 
 
 def test_killed_at_random_moments(folder: Path, config: Path, undisturbed: tuple[dict[str, bytes], int]) -> None:
@@ -67,8 +70,8 @@ def test_killed_at_moments_all_over_the_run(
     folder: Path, config: Path, undisturbed: tuple[dict[str, bytes], int]
 ) -> None:
     files, touches = undisturbed
-    for number in range(6):
-        moment = 1 + (touches - 1) * number // 5
+    for number in range(12):
+        moment = 1 + (touches - 1) * number // 11
         output = folder / f"moment-{moment}"
         assert kill_until_done(output, config, [moment, random.randrange(1, touches)]) >= 1, moment
         assert contents(output) == files, moment
