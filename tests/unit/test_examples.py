@@ -19,7 +19,7 @@ from ffn.training.examples import ExampleSource, LaneStream, patch_size
 from ffn.training.lanes import Lanes
 from ffn.training.metrics import Tally
 from ffn.training.region import TrainingRegion
-from ffn.volumes import open_volume
+from ffn.volumes import open_volume, pool
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +55,26 @@ def test_patch_is_normalised_and_centred_on_the_drawn_voxel(folder: Path) -> Non
     np.testing.assert_allclose(example.image, (image.astype(np.float32) - 128) / 50, atol=1e-6)
     np.testing.assert_array_equal(example.labels == np.float32(0.95), labels == labels[6, 6, 6])
     assert set(np.unique(example.labels)) == {np.float32(0.05), np.float32(0.95)}
+
+
+def test_lower_resolution_is_learnt_from_the_pooled_volume(tmp_path: Path) -> None:
+    values = settings(tmp_path, permutable_axes=[], reflectable_axes=[])
+    values["network"].update(fov=[5, 5, 5], deltas=[1, 1, 1], downsample=[2, 2, 2])
+    values["prepare"] = {"min_size": 10, "min_boundary_nm": 20}
+    config = parse_config(values)
+    prepare_training(config)
+    with h5py.File(tmp_path / "volume.h5") as file:
+        image = pool(file["image"][...], (2, 2, 2), labels=False)
+        labels = pool(file["labels"][...], (2, 2, 2), labels=True)
+    stream, source = LaneStream.of(config, 0, 1), ExampleSource(config)
+    for index in range(20):
+        box = Box.centred(stream.stream.draw(index), (7, 7, 7))
+        example = source.load(stream, index)
+        np.testing.assert_allclose(example.image, (image[box.slices].astype(np.float32) - 128) / 50, atol=1e-6)
+        around = labels[box.slices]
+        np.testing.assert_array_equal(example.labels == np.float32(0.95), around == around[3, 3, 3])
+        # A network voxel is 20 nm: no other object touches the centre.
+        assert len(np.unique(around[3, 3, 2:5])) == len(np.unique(around[2:5, 3, 3])) == 1
 
 
 @pytest.mark.parametrize(("moves", "size"), [("fixed", 13), ("no_step", 13), ("max_pred_moves", 17)])

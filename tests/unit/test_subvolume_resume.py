@@ -159,6 +159,27 @@ def test_a_box_is_its_own_volume(tmp_path, inputs, small_network):
         np.testing.assert_array_equal(a[...], b[...])
 
 
+def test_lower_resolution_is_filled_on_the_pooled_image(tmp_path, small_network):
+    coarse = np.clip(128 + 33 * blobs(2, SHAPE), 0, 255).astype(np.uint8)
+    fine = coarse.repeat(2, 1).repeat(2, 2)[:, :-1]  # an odd number of rows
+    checkpoint = tmp_path / "model.ckpt"
+    for suffix in (".index", ".data-00000-of-00001"):
+        checkpoint.with_name(checkpoint.name + suffix).write_bytes(b"")
+    volumes = {"coarse": (coarse, [20, 10, 10], [1, 1, 1]), "fine": (fine, [20, 5, 5], [1, 2, 2])}
+    for name, (values, voxel_size, factors) in volumes.items():
+        with create_hdf5(tmp_path / f"{name}.h5", "image", values.shape, np.uint8, voxel_size) as volume:
+            volume.write(Box.of_shape(values.shape), values)
+        network = {**VALUES["network"], "downsample": factors}
+        config = parse_config({**VALUES, "data": {**VALUES["data"], "voxel_size": voxel_size}, "network": network})
+        run_tile(config, f"{tmp_path}/{name}.h5:image", checkpoint, None, tmp_path / name)
+    labels = {name: open_volume(f"{tmp_path}/{name}/segmentation.h5:labels")[...] for name in volumes}
+    assert labels["coarse"].max() > 1
+    np.testing.assert_array_equal(labels["fine"], labels["coarse"].repeat(2, 1).repeat(2, 2)[:, :-1])
+    for origin in json.loads((tmp_path / "fine/origins.json").read_text()):
+        assert origin["voxels"] == np.count_nonzero(labels["fine"] == origin["id"])
+        assert labels["fine"][tuple(origin["seed_zyx"])] == origin["id"]
+
+
 def test_box_smaller_than_the_fov(tmp_path, inputs, small_network):
     with pytest.raises(GeometryError, match="8 voxels along y, fewer than the network's fov 9"):
         run_tile(configured(), *inputs, Box((0, 0, 0), (20, 8, 20)), tmp_path / "out")
