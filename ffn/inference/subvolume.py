@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ffn.config import Config
+from ffn.config import Config, Network
 from ffn.errors import DataError, GeometryError, StageError
 from ffn.files import remove, write_json
 from ffn.geometry import ZYX, Box
@@ -27,7 +27,7 @@ from ffn.inference.canvas import Canvas
 from ffn.inference.fingerprint import checkpoint_fingerprint
 from ffn.inference.options import FloodOptions
 from ffn.inference.state import restore_state, save_state
-from ffn.prepare.seeds import peak_seeds
+from ffn.prepare.seeds import coarse_seeds
 from ffn.progress import Progress, log
 from ffn.stages import Stage
 from ffn.volumes import Volume, VoxelSize, coarsen, create_hdf5, open_image, refine
@@ -66,7 +66,7 @@ def run_tile(
             remove(state)
             log(f"{output} is already complete.")
             return
-        grey = _normalised(view, config)
+        grey = _normalised(coarsen(view, config.network.downsample, labels=False), config.network)
         voxel_size = volume.voxel_size
         if voxel_size is None:
             log("The image states no voxel size and data.voxel_size is empty: seeds are placed as for cubic voxels.")
@@ -79,7 +79,8 @@ def run_tile(
         seeds = restore_state(state, canvas)
         log(f"{output}: continuing at seed {canvas.next_seed} of {len(seeds)}, {canvas.counters['fovs']} FOVs done")
     else:
-        seeds = _seeds(grey, config, voxel_size)
+        with open_image(image, box=box, voxel_size=config.data.voxel_size) as view:
+            seeds = _seeds(view, config.network)
         _check_seeds(seeds, image, box, may_be_empty)
         _refuse_foreign(stage)
         # Claimed only now: a mistake found above leaves no trace of settings that never worked.
@@ -175,18 +176,16 @@ def _settings(config: Config, image: str, checkpoint: Path, box: Box) -> dict[st
     }
 
 
-def _normalised(view: Volume, config: Config) -> NDArray[np.float32]:
-    grey = coarsen(view, config.network.downsample, labels=False)[...].astype(np.float32)
-    grey -= np.float32(config.network.image_mean)
-    grey /= np.float32(config.network.image_stddev)
+def _normalised(volume: Volume, network: Network) -> NDArray[np.float32]:
+    grey = volume[...].astype(np.float32)
+    grey -= np.float32(network.image_mean)
+    grey /= np.float32(network.image_stddev)
     return grey
 
 
-def _seeds(grey: NDArray[np.float32], config: Config, voxel_size: VoxelSize | None) -> NDArray[np.int64]:
-    network = config.network
-    edges = voxel_size or (1.0, 1.0, 1.0)
-    z, y, x = (edge * factor for edge, factor in zip(edges, network.downsample, strict=True))
-    return peak_seeds(grey, network.fov, (z, y, x))
+def _seeds(view: Volume, network: Network) -> NDArray[np.int64]:
+    edges = view.voxel_size or (1.0, 1.0, 1.0)
+    return coarse_seeds(_normalised(view, network), network.downsample, network.fov, edges)
 
 
 def _require_room(box: Box, config: Config) -> None:

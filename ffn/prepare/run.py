@@ -54,7 +54,7 @@ def prepare_training(config: Config) -> None:
         _check_size(image.shape, training_margin(config))
         stage.begin()
         try:
-            facts = _make_files(config, paths, image, labels)
+            facts = _make_files(config, paths, fine_image, image, labels)
         except DataError:
             # Other settings are needed, and they must find the folder free.
             for path in (paths.partitions, paths.coordinates, paths.seeds, stage.started_marker):
@@ -89,7 +89,7 @@ def _check_size(shape: ZYX, margin: ZYX) -> None:
             )
 
 
-def _make_files(config: Config, paths: RunPaths, image: Volume, labels: Volume) -> dict[str, Any]:
+def _make_files(config: Config, paths: RunPaths, fine_image: Volume, image: Volume, labels: Volume) -> dict[str, Any]:
     """Make what is missing; returns the numbers of seeds and of coordinates by class."""
     if not paths.partitions.exists():
         write_partitions(
@@ -107,14 +107,14 @@ def _make_files(config: Config, paths: RunPaths, image: Volume, labels: Volume) 
             inside = InteriorPartitions(partitions, labels, config.prepare.min_boundary_nm, voxel_size)
             write_coordinates(inside, paths.coordinates, training_margin(config), config.seed)
     if not paths.seeds.exists():
-        write_seeds(paths.seeds, _region_seeds(config, image))
+        write_seeds(paths.seeds, _region_seeds(config, fine_image))
     with CoordinateStream(paths.coordinates, config.seed) as stream:
         counts = {str(value): count for value, count in stream.counts.items()}
     return {"seeds": len(paths.seeds.read_text(encoding="utf-8").splitlines()), "coordinates": counts}
 
 
 def _region_seeds(config: Config, image: Volume) -> NDArray[np.int64]:
-    """Seeds of the region, ascending; of a large one, the seeds of its tiles, each once."""
+    """Seeds of the region in image voxels, ascending; of a large one, the seeds of its tiles, each once."""
     network, voxel_size = config.network, image.voxel_size or (1.0, 1.0, 1.0)
     tiles = overlapping_tiles(Box.of_shape(image.shape), _SEED_TILE, _SEED_OVERLAP)
     found = []
@@ -122,7 +122,7 @@ def _region_seeds(config: Config, image: Volume) -> NDArray[np.int64]:
         for tile in tiles:
             grey = image.read(tile).astype(np.float32)
             grey = (grey - np.float32(network.image_mean)) / np.float32(network.image_stddev)
-            found.append(peak_seeds(grey, network.fov, voxel_size) + np.array(tile.start))
+            found.append(peak_seeds(grey, network.fov_in_image_voxels, voxel_size) + np.array(tile.start))
             progress.advance(tile.voxels)
     seeds = np.unique(np.concatenate(found), axis=0)
     if len(seeds) == 0:

@@ -89,9 +89,33 @@ def peak_seeds(
     Returns:
         int64 [n, 3], z, y, x, ascending.
     """
-    found = peaks(image, voxel_size, exclusion)
+    return _with_room(peaks(image, voxel_size, exclusion), fov, image.shape)
+
+
+def coarse_seeds(
+    image: NDArray[np.generic], factors: ZYX, fov: ZYX, voxel_size: tuple[float, float, float] = (1.0, 1.0, 1.0)
+) -> NDArray[np.int64]:
+    """The `peaks` of the image as voxels of the network, of which each covers `factors` image voxels.
+
+    Thin objects have peaks only at the image's own resolution. With factors of one these are the `peak_seeds`.
+
+    Args:
+        image: [z, y, x], not pooled.
+        factors: As for `ffn.volumes.coarsen`.
+        fov: Field of view z, y, x in network voxels; a seed keeps fov//2 of them to every face.
+        voxel_size: Of the image, as for `distance_to_edges`.
+
+    Returns:
+        int64 [n, 3], network voxels z, y, x, ascending, each once.
+    """
+    found = np.unique(peaks(image, voxel_size) // np.array(factors), axis=0)
+    shape = tuple(-(-size // factor) for size, factor in zip(image.shape, factors, strict=True))
+    return _with_room(found, fov, shape)
+
+
+def _with_room(found: NDArray[np.int64], fov: ZYX, shape: tuple[int, ...]) -> NDArray[np.int64]:
     margin = np.array(fov) // 2
-    inside = (found >= margin) & (found + margin < np.array(image.shape))
+    inside = (found >= margin) & (found + margin < np.array(shape))
     return found[inside.all(axis=1)]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from tiny_training import settings
+from tiny_training import settings, write_volume
 
 from ffn.config import Config, parse_config
 from ffn.errors import ConfigError, DataError, GeometryError, VolumeError
@@ -58,6 +58,7 @@ def test_patch_is_normalised_and_centred_on_the_drawn_voxel(folder: Path) -> Non
 
 
 def test_lower_resolution_is_learnt_from_the_pooled_volume(tmp_path: Path) -> None:
+    write_volume(tmp_path / "volume.h5", size=72, cells=25)
     values = settings(tmp_path, permutable_axes=[], reflectable_axes=[])
     values["network"].update(fov=[5, 5, 5], deltas=[1, 1, 1], downsample=[2, 2, 2])
     values["prepare"] = {"min_size": 10, "min_boundary_nm": 20}
