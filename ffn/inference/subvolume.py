@@ -101,11 +101,17 @@ def run_tile(
 def _flood(canvas: Canvas, seeds: NDArray[np.int64], state: Path, every_s: float, label: str) -> dict[str, float]:
     began = time.monotonic()
     fovs_before = canvas.counters["fovs"]
-    with Progress(label, len(seeds), "seeds", done=canvas.next_seed) as progress:
+    with Progress(label, len(seeds), "seeds", done=_settled(canvas, seeds)) as progress:
         canvas.segment_all(seeds, _housekeeping(canvas, seeds, state, every_s, progress))
     seconds = time.monotonic() - began
     fovs = canvas.counters["fovs"] - fovs_before
     return {"fovs": fovs, "seconds": seconds, "fovs_per_s": fovs / max(seconds, 1e-9)}
+
+
+def _settled(canvas: Canvas, seeds: NDArray[np.int64]) -> int:
+    """Seeds that need no more work: tried, or inside a segment. The share of the sub-volume that is done."""
+    ahead = seeds[canvas.next_seed :]
+    return canvas.next_seed + int(np.count_nonzero(canvas.labels[tuple(ahead.T)]))
 
 
 def _housekeeping(
@@ -114,16 +120,19 @@ def _housekeeping(
     """What happens between two fields of view: progress, and a saved state every `every_s` seconds."""
     began = saved = time.monotonic()
     fovs_before = canvas.counters["fovs"]
-    shown_seed = canvas.next_seed
+    shown, shown_segments = _settled(canvas, seeds), len(canvas.segments)
 
     def after_fov() -> None:
-        nonlocal saved, shown_seed
+        nonlocal saved, shown, shown_segments
         now = time.monotonic()
         counters = canvas.counters
         rate = (counters["fovs"] - fovs_before) / max(now - began, 1e-9)
         note = f"{rate:.1f} FOVs/s, {counters['voxels_segmented']} voxels in {len(canvas.segments)} segments"
-        progress.advance(canvas.next_seed - shown_seed, note)
-        shown_seed = canvas.next_seed
+        settled = shown
+        if len(canvas.segments) != shown_segments or canvas.next_seed == len(seeds):
+            settled, shown_segments = _settled(canvas, seeds), len(canvas.segments)
+        progress.advance(settled - shown, note)
+        shown = settled
         if now - saved >= every_s:
             save_state(state, canvas, seeds)
             saved = time.monotonic()

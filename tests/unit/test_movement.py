@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from ffn.inference.movement import FaceMaxMovement, face_moves
+from ffn.inference.movement import FaceMaxMovement
+from ffn.model.faces import face_moves
 
 THRESHOLD = np.float32(1.0)
 

@@ -19,7 +19,7 @@ from ffn.errors import CheckpointError, DataError, GeometryError, StageError
 from ffn.geometry import Box
 from ffn.inference.options import FloodOptions
 from ffn.inference.subvolume import run_tile
-from ffn.prepare.seeds import peak_seeds
+from ffn.prepare.seeds import coarse_seeds, peak_seeds
 from ffn.volumes import create_hdf5, open_volume
 
 ROOT = Path(__file__).parents[2]
@@ -159,25 +159,30 @@ def test_a_box_is_its_own_volume(tmp_path, inputs, small_network):
         np.testing.assert_array_equal(a[...], b[...])
 
 
-def test_lower_resolution_is_filled_on_the_pooled_image(tmp_path, small_network):
+def test_lower_resolution_is_filled_on_the_pooled_image(tmp_path, inputs, small_network):
+    factors, voxel_size = (1, 2, 2), [20, 5, 5]
     coarse = np.clip(128 + 33 * blobs(2, SHAPE), 0, 255).astype(np.uint8)
     fine = coarse.repeat(2, 1).repeat(2, 2)[:, :-1]  # an odd number of rows
-    checkpoint = tmp_path / "model.ckpt"
-    for suffix in (".index", ".data-00000-of-00001"):
-        checkpoint.with_name(checkpoint.name + suffix).write_bytes(b"")
-    volumes = {"coarse": (coarse, [20, 10, 10], [1, 1, 1]), "fine": (fine, [20, 5, 5], [1, 2, 2])}
-    for name, (values, voxel_size, factors) in volumes.items():
-        with create_hdf5(tmp_path / f"{name}.h5", "image", values.shape, np.uint8, voxel_size) as volume:
-            volume.write(Box.of_shape(values.shape), values)
-        network = {**VALUES["network"], "downsample": factors}
-        config = parse_config({**VALUES, "data": {**VALUES["data"], "voxel_size": voxel_size}, "network": network})
-        run_tile(config, f"{tmp_path}/{name}.h5:image", checkpoint, None, tmp_path / name)
-    labels = {name: open_volume(f"{tmp_path}/{name}/segmentation.h5:labels")[...] for name in volumes}
-    assert labels["coarse"].max() > 1
-    np.testing.assert_array_equal(labels["fine"], labels["coarse"].repeat(2, 1).repeat(2, 2)[:, :-1])
-    for origin in json.loads((tmp_path / "fine/origins.json").read_text()):
-        assert origin["voxels"] == np.count_nonzero(labels["fine"] == origin["id"])
-        assert labels["fine"][tuple(origin["seed_zyx"])] == origin["id"]
+    with create_hdf5(tmp_path / "fine.h5", "image", fine.shape, np.uint8, voxel_size) as volume:
+        volume.write(Box.of_shape(fine.shape), fine)
+    network = {**VALUES["network"], "downsample": factors}
+    config = parse_config({**VALUES, "data": {**VALUES["data"], "voxel_size": voxel_size}, "network": network})
+    run_tile(config, f"{tmp_path}/fine.h5:image", inputs[1], None, tmp_path / "fine")
+
+    grey, fine_grey = ((v.astype(np.float32) - np.float32(128)) / np.float32(33) for v in (coarse, fine))
+    seeds = coarse_seeds(fine_grey, factors, config.network.fov, (20.0, 5.0, 5.0))
+    expected, origins, *_ = literal_flood(
+        grey, seeds, FloodOptions.of(config.network, config.inference), SmallNetwork(2)
+    )
+    assert len(origins) > 2
+    labels = open_volume(f"{tmp_path}/fine/segmentation.h5:labels")[...]
+    np.testing.assert_array_equal(labels, expected.repeat(2, 1).repeat(2, 2)[:, :-1])
+    for record, (_, seed, fovs, _) in zip(
+        json.loads((tmp_path / "fine/origins.json").read_text()), origins, strict=True
+    ):
+        assert record["voxels"] == np.count_nonzero(labels == record["id"])
+        assert record["seed_zyx"] == [seed[0], 2 * seed[1] + 1, 2 * seed[2] + 1]
+        assert record["fovs"] == fovs
 
 
 def test_box_smaller_than_the_fov(tmp_path, inputs, small_network):

@@ -33,15 +33,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_loss_falls_and_f1_rises(folder: Path) -> None:
-    values = settings(
-        folder, steps=400, batch=4, learning_rate=3e-3, log_every=50, checkpoint_every=1000, schedule="cosine"
-    )
+    values = settings(folder, steps=320, batch=4, log_every=20, checkpoint_every=1000, schedule="cosine")
     values["network"].update(depth=3, features=8, pad_value=0.5, move_threshold=0.6)
     with ThreadPoolExecutor(1) as reader:
         TrainingLoop(parse_config(values), folder / "learns", Ranks(), reader).run()
     rows = read_rows(folder / "learns/curves.csv")
-    assert float(rows[-1]["loss"]) < 0.85 * float(rows[0]["loss"])
-    assert float(rows[-1]["f1"]) > max(0.5, float(rows[0]["f1"]) + 0.2)
+    late = {name: np.mean([float(row[name]) for row in rows[-5:]]) for name in ("loss", "f1")}
+    assert late["loss"] < 0.8 * float(rows[0]["loss"])
+    assert late["f1"] > max(0.5, float(rows[0]["f1"]) + 0.2)
 
 
 def test_command_writes_all_files_and_prints_f1_and_rate(folder: Path) -> None:
