@@ -1,6 +1,7 @@
 """`ffn export` and `ffn view`: Neuroglancer layers of a run, and a look at them."""
 
 import argparse
+import signal
 from pathlib import Path
 
 from ffn.cli.options import add_command, add_config
@@ -44,6 +45,9 @@ def _export(args: argparse.Namespace) -> None:
 def _view(args: argparse.Namespace) -> None:
     from ffn.export import ViewServer
 
+    # A shell starts background jobs with SIGINT ignored; this one should stop on it (and on SIGTERM) all the same.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     with ViewServer(args.folder, args.bind, args.port) as server:
         print(f"Open {server.address}/ in a browser (Ctrl-C stops).\nThe link with the view in it:\n{server.link}")
         print(flush=True)
