@@ -30,7 +30,7 @@ ALL_CORES = 1024
 
 # Settings that change how fast or how safely a stage works, but not what it makes.
 _WITHOUT_EFFECT = {
-    "training": {"checkpoint_every", "keep_checkpoints", "log_every", "intra_op_threads", "inter_op_threads"},
+    "training": {"checkpoint_every", "keep_checkpoints", "log_every", "microbatch"},
     "inference": {"intra_op_threads", "checkpoint_every_s"},
 }
 
@@ -216,7 +216,7 @@ class Plan:
 
     @property
     def training_threads(self) -> int:
-        return self.config.training.ranks * self.config.training.intra_op_threads or ALL_CORES
+        return self.config.training.ranks * self.config.threads.intra_op or ALL_CORES
 
     @property
     def inference_threads(self) -> int:

@@ -13,11 +13,13 @@ from ffn.config.sections import (
     Region,
     Source,
     Synthetic,
-    Training,
 )
+from ffn.config.training import Allreduce, Augmentation, Threads, Training
 
 __all__ = [
+    "Allreduce",
     "Assembly",
+    "Augmentation",
     "Cluster",
     "Config",
     "Data",
@@ -28,6 +30,7 @@ __all__ = [
     "Region",
     "Source",
     "Synthetic",
+    "Threads",
     "Training",
     "load_config",
     "parse_config",

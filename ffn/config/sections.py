@@ -5,23 +5,12 @@ Vectors are z,y,x in voxels unless a name says otherwise. A field's description 
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from ffn.config.base import NotNegative, Offset, Positive, Probability, Section, Size, VoxelSize
+from ffn.config.training import Allreduce, Augmentation, Threads, Training
 from ffn.errors import GeometryError
 from ffn.geometry import Box
-
-Positive = Annotated[int, Field(ge=1)]
-NotNegative = Annotated[int, Field(ge=0)]
-Probability = Annotated[float, Field(gt=0, lt=1)]
-Size = tuple[Positive, Positive, Positive]
-Offset = tuple[NotNegative, NotNegative, NotNegative]
-VoxelSize = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
-
-
-class Section(BaseModel):
-    """A part of the configuration: unknown keys are refused, values do not change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Region(Section):
@@ -64,6 +53,10 @@ class Data(Section):
     """What is trained on and what is segmented."""
 
     train: Region | None = Field(None, description="Volume to learn from; empty with a ready-made checkpoint.")
+    validation: Region | None = Field(
+        None,
+        description="Labelled volume, apart from those learned from, on which training judges itself; empty = not.",
+    )
     test: Region = Field(description="Volume to segment, and to score where it has labels.")
     voxel_size: VoxelSize | None = Field(
         None, description="Nanometres z,y,x; empty = read from the volume, which must then know it."
@@ -145,42 +138,6 @@ class Prepare(Section):
         return values
 
 
-class Training(Section):
-    """Synchronous data-parallel training (`ffn train`)."""
-
-    steps: Positive = Field(1000, description="Updates of the weights, each from all ranks.")
-    batch: Positive = Field(1, description="Fields of view per rank and step.")
-    ranks: Positive = Field(1, description="Horovod ranks that the workflow starts.")
-    optimizer: Literal["sgd", "momentum", "adam"] = Field("adam", description="Update rule.")
-    learning_rate: float = Field(1e-3, gt=0, description="Rate of one rank, after the warm-up.")
-    rate_scaling: Literal["none", "linear", "sqrt"] = Field(
-        "none", description="How the rate grows with the number of ranks (the paper: linear to 16, sqrt beyond)."
-    )
-    schedule: Literal["constant", "cosine"] = Field("constant", description="Rate over the steps after the warm-up.")
-    warmup_steps: NotNegative = Field(0, description="Linear ramp from 0.")
-    gradient_clip: float | None = Field(
-        0.7, gt=0, description="Each gradient element is clipped to +-this; empty = not."
-    )
-    moves: Literal["fixed", "max_pred_moves", "no_step"] = Field(
-        "fixed", description="Policy by which the field of view moves over a training example."
-    )
-    permutable_axes: list[Literal["z", "y", "x"]] = Field(
-        ["y", "x"], description="Axes that may be swapped: only axes of equal voxel size and fov."
-    )
-    reflectable_axes: list[Literal["z", "y", "x"]] = Field(["z", "y", "x"], description="Axes that may be mirrored.")
-    checkpoint_every: Positive = Field(500, description="Steps between checkpoints.")
-    keep_checkpoints: Positive = Field(3, description="Checkpoints kept.")
-    log_every: Positive = Field(50, description="Steps averaged into one row of curves.csv.")
-    intra_op_threads: NotNegative = Field(0, description="Threads inside one operation; 0 = TensorFlow decides.")
-    inter_op_threads: NotNegative = Field(0, description="Operations side by side; 0 = TensorFlow decides.")
-
-    @model_validator(mode="after")
-    def _warm_up_fits(self) -> "Training":
-        if self.warmup_steps >= self.steps:
-            raise ValueError(f"warmup_steps {self.warmup_steps} must be fewer than steps {self.steps}.")
-        return self
-
-
 class Inference(Section):
     """Flood filling (`ffn infer`)."""
 
@@ -241,6 +198,9 @@ class Config(Section):
     network: Network = Field(default_factory=Network)
     prepare: Prepare = Field(default_factory=Prepare)
     training: Training = Field(default_factory=Training)
+    augmentation: Augmentation = Field(default_factory=Augmentation)
+    allreduce: Allreduce = Field(default_factory=Allreduce)
+    threads: Threads = Field(default_factory=Threads)
     inference: Inference = Field(default_factory=Inference)
     assembly: Assembly = Field(default_factory=Assembly)
     export: Export = Field(default_factory=Export)

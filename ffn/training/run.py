@@ -22,7 +22,8 @@ from ffn.training.ranks import Ranks, lost_rank
 from ffn.training.state import latest_step
 
 # What may change between two starts of a run without changing its result.
-_FREE = frozenset({"checkpoint_every", "keep_checkpoints", "intra_op_threads", "inter_op_threads"})
+_FREE = frozenset({"checkpoint_every", "keep_checkpoints", "microbatch"})
+_ADDING = ("operation", "compression", "message")
 _RESULTS = ("checkpoints", "curves.csv", "model.ckpt.index", "model.json")
 
 
@@ -45,6 +46,8 @@ def settings(config: Config, ranks: int) -> dict[str, Any]:
         "network": whole["network"],
         "prepare": whole["prepare"],
         "training": {**training, "ranks": ranks},
+        "augmentation": whole["augmentation"],
+        "allreduce": {key: whole["allreduce"][key] for key in _ADDING},
     }
     if config.data.train is not None and SYNTHETIC in (config.data.train.image, config.data.train.labels):
         kept["synthetic"] = whole["synthetic"]
@@ -135,11 +138,11 @@ def use_devices(config: Config, ranks: Ranks) -> None:
     the same number of threads, the same configuration gives the same bits; a GPU's faster kernels do not promise that.
     """
     cores = os.cpu_count() or 1
-    intra = config.training.intra_op_threads or (max(cores // ranks.local_size, 1) if ranks.local_size > 1 else 0)
+    intra = config.threads.intra_op or (max(cores // ranks.local_size, 1) if ranks.local_size > 1 else 0)
     gpus = tf.config.list_physical_devices("GPU")
     try:
         tf.config.threading.set_intra_op_parallelism_threads(intra)
-        tf.config.threading.set_inter_op_parallelism_threads(config.training.inter_op_threads)
+        tf.config.threading.set_inter_op_parallelism_threads(config.threads.inter_op)
         if gpus:
             mine = gpus[ranks.local_rank % len(gpus)]
             tf.config.set_visible_devices(mine, "GPU")

@@ -91,19 +91,24 @@ def test_refused_submission_is_shown(cobalt):
     assert "No project specified" in done.stdout + done.stderr
 
 
-@pytest.mark.xfail(
-    strict=False, reason="Snakemake forgets a job when Ctrl-C comes between its message and its own bookkeeping"
-)
 def test_interrupt_takes_the_jobs_out_of_the_queue(cobalt):
     os.mkfifo(cobalt.workdir / "go")
     write_snakefile(cobalt, WAITING)
-    snakemake = start(cobalt)
-    job_id = read_until(snakemake, "with external jobid").split("'")[1]
-    snakemake.send_signal(signal.SIGINT)
-    snakemake.communicate(timeout=120)
+    for _ in range(10):
+        snakemake = start(cobalt)
+        job_id = read_until(snakemake, "with external jobid").split("'")[1]
+        snakemake.send_signal(signal.SIGINT)
+        snakemake.communicate(timeout=120)
+        assert snakemake.returncode != 0
+        if cobalt.calls("qdel"):
+            break
+        # Snakemake counts a job as its own only a moment after it says so, and the interrupt came before that. The job
+        # stays in the queue; the next start adopts it, as if nothing had happened.
+        assert cobalt.jobs() == [job_id]
+        cobalt.call(*SNAKEMAKE, "--unlock")
     cobalt.wait_for(job_id)
-    assert snakemake.returncode != 0
     assert cobalt.calls("qdel") == [f"qdel {job_id}"]
+    assert len(cobalt.calls("qsub")) == 1
     assert cobalt.jobs() == []
 
 

@@ -102,10 +102,10 @@ def test_a_finished_folder_is_not_overwritten_by_other_settings(
     assert contents(output) == undisturbed[0]
 
 
-def test_threads_and_checkpoint_interval_are_not_part_of_the_settings(
+def test_microbatch_and_checkpoint_interval_are_not_part_of_the_settings(
     folder: Path, undisturbed: tuple[dict[str, bytes], int]
 ) -> None:
-    other = {"checkpoint_every": 9, "keep_checkpoints": 1, "intra_op_threads": 2}
+    other = {"checkpoint_every": 9, "keep_checkpoints": 1, "microbatch": 2}
     same = write_config(folder, "same.yaml", steps=23, log_every=4, **other)
     assert "already complete" in train(same, "--output", str(folder / "undisturbed")).stdout
 

@@ -103,7 +103,7 @@ def test_a_change_of_result_starts_a_rule_and_a_change_of_speed_does_not():
     keys = ("network", "training", "seed")
     before = plan().settings(*keys)
     assert plan(training={"steps": 61}).settings(*keys) != before
-    assert plan(training={"checkpoint_every": 7, "log_every": 3, "intra_op_threads": 1}).settings(*keys) == before
+    assert plan(training={"checkpoint_every": 7, "log_every": 3, "microbatch": 1}).settings(*keys) == before
     assert plan(export={"mips": 0}).settings(*keys) == before
 
 
@@ -125,7 +125,7 @@ def test_launch_lines():
 
 def test_threads_follow_the_configuration():
     assert (plan().training_threads, plan().inference_threads) == (ALL_CORES, ALL_CORES)
-    made = plan(training={"ranks": 2, "intra_op_threads": 3}, inference={"intra_op_threads": 1})
+    made = plan(training={"ranks": 2}, threads={"intra_op": 3}, inference={"intra_op_threads": 1})
     assert (made.training_threads, made.inference_threads) == (6, 1)
 
 

@@ -44,7 +44,8 @@ def settings(folder: Path, **training: Any) -> dict[str, Any]:
         "data": {"train": region, "test": region},
         "network": network,
         "prepare": {"min_size": 50},
-        "training": {**few, "intra_op_threads": 1, **training},
+        "training": {**few, **training},
+        "threads": {"intra_op": 1},
     }
 
 

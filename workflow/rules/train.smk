@@ -19,7 +19,7 @@ if plan.trains:
         params:
             config=lambda wildcards, output: plan.config_file,
             launch=lambda wildcards, resources: plan.launch_training(resources),
-            settings=plan.settings("network", "training", "seed"),
+            settings=plan.settings("network", "training", "augmentation", "allreduce", "seed"),
         message:
             "Training the network (continues where an earlier attempt stopped)"
         shell:
