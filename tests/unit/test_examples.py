@@ -130,11 +130,12 @@ def feed(lanes: list[Lanes], turns: int, tally: Tally) -> list[np.ndarray]:
     """What the lanes of all ranks, in order, see at each turn."""
     seen = []
     for _ in range(turns):
-        for part in lanes:
-            part.fill(tally)
-        seen.append(np.concatenate([np.concatenate([p.image, p.object_map, p.labels], axis=-1) for p in lanes]))
-        for part in lanes:
-            part.update(imagined_network(part.image, part.object_map))
+        turn = []
+        for rank in lanes:
+            for batch in rank.batches(tally):
+                turn.append(np.concatenate([batch.image, batch.object_map, batch.labels], axis=-1))
+                rank.update(imagined_network(batch.image, batch.object_map))
+        seen.append(np.concatenate(turn))
     return seen
 
 
@@ -167,12 +168,26 @@ def test_lanes_advance_independently_and_start_from_the_seed(folder: Path, reade
 def test_the_answer_is_what_the_next_crop_shows(folder: Path, reader: ThreadPoolExecutor) -> None:
     config = config_of(folder, batch=1)
     lanes, tally = Lanes.of(config, ExampleSource(config), 0, 1, reader), Tally()
-    lanes.fill(tally)
+    list(lanes.batches(tally))
     answer = np.full((1, 9, 9, 9, 1), logit(0.95), np.float32)
     lanes.update(answer)
-    lanes.fill(tally)  # offset (-2, -2, -2): its upper corner overlaps the first field of view
-    np.testing.assert_array_equal(lanes.object_map[0, 2:, 2:, 2:, 0], answer[0, :7, :7, :7, 0])
-    assert np.all(lanes.object_map[0, :2, ..., 0] == logit(0.05))
+    (batch,) = lanes.batches(tally)  # offset (-2, -2, -2): its upper corner overlaps the first field of view
+    np.testing.assert_array_equal(batch.object_map[0, 2:, 2:, 2:, 0], answer[0, :7, :7, :7, 0])
+    assert np.all(batch.object_map[0, :2, ..., 0] == logit(0.05))
+
+
+@pytest.mark.parametrize("microbatch", [1, 2, 4, 5])
+def test_virtual_workers_see_the_examples_of_real_ones_in_parts_of_any_size(
+    folder: Path, reader: ThreadPoolExecutor, microbatch: int
+) -> None:
+    virtual = config_of(folder, virtual_workers=3, batch=2, microbatch=microbatch)
+    real = config_of(folder, batch=2)
+    one, three = Tally(), Tally()
+    single = feed([Lanes.of(virtual, ExampleSource(virtual), 0, 1, reader)], 40, one)
+    ranks = [Lanes.of(real, ExampleSource(real), rank, 3, reader) for rank in range(3)]
+    for a, b in zip(single, feed(ranks, 40, three), strict=True):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(one.values, three.values)
 
 
 @pytest.mark.parametrize("moves", ["fixed", "max_pred_moves"])
