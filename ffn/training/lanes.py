@@ -90,7 +90,7 @@ class Lanes:
     def of(cls, config: Config, source: ExampleSource, rank: int, ranks: int, reader: ThreadPoolExecutor) -> "Lanes":
         """The lanes of one of `ranks` ranks; see `ffn.training.examples` for the numbering."""
         batch = config.training.batch
-        streams = [LaneStream.of(config, rank * batch + element, ranks * batch) for element in range(batch)]
+        streams = [LaneStream(rank * batch + element, ranks * batch) for element in range(batch)]
         return cls([Lane(config, source, stream, reader) for stream in streams], config.network.fov)
 
     def fill(self, tally: Tally) -> None:
