@@ -81,7 +81,7 @@ class Lanes:
         """The lanes of one of `ranks` ranks."""
         training = config.training
         own = training.virtual_workers * training.batch
-        streams = [LaneStream.of(config, rank * own + number, ranks * own) for number in range(own)]
+        streams = [LaneStream(rank * own + number, ranks * own) for number in range(own)]
         lanes = [Lane(config, source, stream, reader) for stream in streams]
         return cls(lanes, config.network.fov, training.microbatch)
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from ffn.config import Config
-from ffn.training.examples import Example, ExampleSource
+from ffn.training.examples import Example, ExampleSource, LaneStream
 from ffn.training.metrics import Measures, Tally
 from ffn.training.ranks import Ranks
 from ffn.training.walk import Crops, Walk
@@ -42,13 +42,11 @@ class Validation:
         """This rank's share of the `training.validation_examples`; None without data.validation."""
         if config.data.validation is None:
             return None
-        source = ExampleSource.for_validation(config)
-        return cls(
-            config,
-            model,
-            ranks,
-            [source.held_out(n) for n in range(config.training.validation_examples)][ranks.rank :: ranks.size],
-        )
+        source, stream = ExampleSource.for_validation(config), LaneStream(0, 1)
+        examples: list[Example] = []
+        while len(examples) < config.training.validation_examples:
+            examples.append(source.load(stream, examples[-1].index + 1 if examples else 0))
+        return cls(config, model, ranks, examples[ranks.rank :: ranks.size])
 
     def measures(self) -> Measures:
         """Loss per field of view, voxel measures and moves over all examples of all ranks, with the present weights."""
