@@ -177,6 +177,9 @@ class Inference(Section):
     checkpoint: str | None = Field(
         None, description="A checkpoint (prefix) to use instead of training: ours or google/ffn's."
     )
+    weights: Literal["final", "best"] = Field(
+        "final", description="Weights of the own training: those it ended with, or the best on data.validation."
+    )
     segment_threshold: Probability = Field(0.6, description="Object map from which a voxel belongs to the object.")
     min_segment_size: Positive = Field(1000, description="Smaller objects are dropped.")
     min_boundary_dist: Offset = Field((1, 1, 1), description="No seed with a segment this near.")
@@ -252,6 +255,8 @@ class Config(Section):
         for key, region in {**self.data.labelled, "data.test": self.data.test}.items():
             if region.bounds is not None:
                 problems += _too_small(key, region.bounds, self.network.fov_in_image_voxels)
+        if self.inference.weights == "best" and self.data.validation is None:
+            problems.append("inference.weights is `best`, but data.validation is empty: nothing says which are best.")
         size, overlap = self.inference.subvolume_size, self.inference.subvolume_overlap
         if size is not None:
             for axis, s, o, f in zip("zyx", size, overlap, self.network.fov_in_image_voxels, strict=True):

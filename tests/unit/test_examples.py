@@ -295,7 +295,8 @@ def test_lanes_work_through_validation_examples(folder: Path, reader: ThreadPool
     config = split(folder)
     prepare_training(config)
     source = ExampleSource.for_validation(config)
-    lanes = Lanes([Lane(config, source, LaneStream(lane, 2), reader) for lane in range(2)], config.network.fov)
+    streams = [LaneStream(lane, 2) for lane in range(2)]
+    lanes = Lanes([Lane(config, source, stream, reader) for stream in streams], config.network.fov, microbatch=2)
     tally = Tally()
     feed([lanes], 30, tally)
     assert tally["true_positive"] > 0
@@ -317,7 +318,8 @@ def test_unlabelled_voxels_say_nothing_and_are_no_centres(tmp_path: Path) -> Non
     config = with_unlabelled(tmp_path)
     source, drawn, crossing = ExampleSource(config), centres(config), 0
     for index in range(60):
-        assert drawn.draw(index)[2] >= 18
+        x = drawn.draw(index)[2]
+        assert x >= 18
         example = source.load(LaneStream(0, 1), index)
         unknown = np.broadcast_to(np.arange(x - 6, x + 7) < 18, (13, 13, 13))
         np.testing.assert_array_equal(example.labels == -1, unknown)
