@@ -252,6 +252,7 @@ class Config(Section):
         for key, region in self.data.labelled.items():
             if region.labels is None:
                 problems.append(f"{key}.labels is empty: training needs ground truth.")
+        problems += _not_held_out(self.data)
         for key, region in {**self.data.labelled, "data.test": self.data.test}.items():
             if region.bounds is not None:
                 problems += _too_small(key, region.bounds, self.network.fov_in_image_voxels)
@@ -267,6 +268,20 @@ class Config(Section):
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+
+def _not_held_out(data: Data) -> list[str]:
+    held_out = data.validation
+    if held_out is None:
+        return []
+    return [
+        f"data.validation overlaps {key}: what is judged on must not be learned from. Give each its own box."
+        for key, volume in data.volumes.items()
+        if volume.image == held_out.image
+        and (
+            volume.bounds is None or held_out.bounds is None or volume.bounds.intersection(held_out.bounds) is not None
+        )
+    ]
 
 
 def _too_small(key: str, box: Box, fov: Size) -> list[str]:

@@ -16,10 +16,10 @@ from ffn.model.logits import logit
 from ffn.prepare.coordinates import CoordinateStream
 from ffn.prepare.run import VALIDATION_SEED, prepare_training
 from ffn.runs import RunPaths
-from ffn.training.augment import Orientation
 from ffn.training.examples import ExampleSource, LaneStream, patch_size
 from ffn.training.lanes import Lane, Lanes
 from ffn.training.metrics import Tally
+from ffn.training.orientation import Orientation
 from ffn.training.region import TrainingRegion
 from ffn.volumes import open_volume, pool
 
@@ -118,7 +118,7 @@ def test_orientation_turns_image_and_labels_alike_about_the_centre(folder: Path)
     changed = 0
     for index in range(12):
         one, other = ExampleSource(turned).load(stream, index), ExampleSource(plain).load(stream, index)
-        turn = Orientation.draw(5, index, ["y", "x"], ["z", "y", "x"])
+        turn = Orientation.draw(5, index, ["z", "y", "x"], ["z", "y", "x"])
         np.testing.assert_array_equal(one.image, turn.apply(other.image))
         np.testing.assert_array_equal(one.labels, turn.apply(other.labels))
         assert one.labels[6, 6, 6] == other.labels[6, 6, 6]
