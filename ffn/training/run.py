@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from ffn.config import Config
 from ffn.errors import ConfigError, FFNError, StageError
+from ffn.prepare.run import prepare_inputs
 from ffn.progress import log
 from ffn.runs import SYNTHETIC, RunPaths
 from ffn.stages import Stage
@@ -106,18 +107,8 @@ def _claim(config: Config, stage: Stage, ranks: Ranks, resume: bool) -> bool:
         )
     if ranks.size != config.training.ranks:
         log(f"training.ranks is {config.training.ranks}, but {ranks.size} training rank(s) were started.")
-    _prepare(config)
+    prepare_inputs(config)
     return stage.begin()
-
-
-def _prepare(config: Config) -> None:
-    from ffn.prepare.run import prepare_training
-
-    if _synthetic(config):
-        from ffn.synthetic.run import synthesize
-
-        synthesize(config)
-    prepare_training(config)
 
 
 def _synthetic(config: Config) -> bool:
