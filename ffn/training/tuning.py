@@ -126,8 +126,8 @@ def _other(threads: Threads) -> str:
 
 def _columns(candidate: Candidate) -> str:
     threads = candidate.threads
-    inter_op = threads.inter_op or "auto"
-    return f"{candidate.ranks:5d}  {threads.intra_op:8d}  {inter_op:>8}  {_other(threads) or '-':<14} {candidate.fovs:11d} "
+    inter_op, other = threads.inter_op or "auto", _other(threads) or "-"
+    return f"{candidate.ranks:5d}  {threads.intra_op:8d}  {inter_op:>8}  {other:<14} {candidate.fovs:11d} "
 
 
 def _lines(candidate: Candidate) -> list[str]:
