@@ -2,7 +2,7 @@
 
     laptop, 1 rank      ffn train ...
     laptop, 2 ranks     horovodrun --gloo -np 2 -H localhost:2 ffn train ...
-    Theta, 8 nodes      aprun -n 8 -N 1 -d 128 -j 2 -cc depth -e ... ffn train ...
+    Theta, 8 nodes      aprun -n 8 -N 1 -d 64 -j 1 -cc depth -e ... ffn train ...
 
 Snakemake's `threads` never enter: in a job they are clipped to the cores of the machine that runs the job-side
 Snakemake, which on a Cray is not a compute node.
@@ -13,6 +13,8 @@ from ffn.errors import ClusterError
 LAUNCHERS = ("horovodrun", "aprun", "mpiexec", "srun")
 KNL_CORES = 64
 """Cores of one Theta node; each runs 1, 2 or 4 hardware threads (`aprun -j`)."""
+KNL_INTER_OP = 2
+"""Operations side by side that were best there (Dong et al. 2019), with all cores inside each operation."""
 
 
 def launch_line(launcher: str, *, ranks: int, nodes: int = 1, depth: int = 1) -> str:
@@ -64,5 +66,12 @@ def _aprun(ranks: int, per_node: int, depth: int) -> str:
             f"{per_node} ranks of {depth} threads need {needed} hardware threads; "
             f"a node has {4 * KNL_CORES}. Lower ranks_per_node or depth."
         )
-    environment = f"-e OMP_NUM_THREADS={depth} -e KMP_BLOCKTIME=0 -e KMP_AFFINITY=granularity=fine,compact,1,0"
-    return f"aprun -n {ranks} -N {per_node} -d {depth} -j {threads_per_core} -cc depth {environment}"
+    environment = {
+        "OMP_NUM_THREADS": depth,
+        "KMP_BLOCKTIME": 0,
+        "KMP_AFFINITY": "granularity=fine,compact,1,0",
+        "TF_NUM_INTRAOP_THREADS": depth,
+        "TF_NUM_INTEROP_THREADS": KNL_INTER_OP,
+    }
+    variables = " ".join(f"-e {name}={value}" for name, value in environment.items())
+    return f"aprun -n {ranks} -N {per_node} -d {depth} -j {threads_per_core} -cc depth {variables}"

@@ -148,7 +148,37 @@ class Allreduce(Section):
 
 
 class Threads(Section):
-    """Threads and their places, for training; `ffn train --autotune` finds the best on a node."""
+    """Threads and their places, for training. `ffn train --autotune` finds the best on a node.
 
-    intra_op: NotNegative = Field(0, description="Threads inside one operation; 0 = the rank's share of the cores.")
-    inter_op: NotNegative = Field(0, description="Operations side by side; 0 = TensorFlow decides.")
+    The defaults are what was best, or as good as the best, where it was measured (docs/guides/speed.md). Empty values
+    leave the environment as the launcher set it. TensorFlow's own packages hold no OpenMP: there the `omp` and `kmp`
+    keys have no effect; they are for builds whose oneDNN runs on OpenMP, as on Theta.
+    """
+
+    intra_op: NotNegative = Field(
+        0,
+        description="Threads inside one operation; 0 = the rank's share of the cores, or TF_NUM_INTRAOP_THREADS where "
+        "that is set.",
+    )
+    inter_op: NotNegative = Field(
+        0,
+        description="Operations side by side; 0 = as many as cores, or TF_NUM_INTEROP_THREADS. 1 cost a tenth of the "
+        "speed.",
+    )
+    onednn: bool | None = Field(
+        None,
+        description="oneDNN's convolutions on CPUs (TF_ENABLE_ONEDNN_OPTS); empty = on, unless the environment says "
+        "otherwise. Without, training was 3 to 7 times slower.",
+    )
+    omp: NotNegative = Field(0, description="OMP_NUM_THREADS; 0 = as it is.")
+    kmp_blocktime: NotNegative | Literal["infinite"] | None = Field(
+        None, description="KMP_BLOCKTIME: ms that an idle OpenMP thread spins before it sleeps. The paper's best: 0."
+    )
+    kmp_affinity: str | None = Field(
+        None, description="KMP_AFFINITY, such as `granularity=fine,compact,1,0`: where OpenMP threads run."
+    )
+    pin: bool = Field(
+        False,
+        description="Keep each rank on its own cores: for horovodrun, which binds nothing, on machines with several "
+        "sockets. No difference on 2 cores.",
+    )

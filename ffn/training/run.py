@@ -1,16 +1,10 @@
 """The training stage of a run: start the ranks, prepare what is missing, train, mark the folder done."""
 
 import math
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import ffn.model  # noqa: F401  (before TensorFlow)
-
-# isort: split
-import tensorflow as tf
 
 from ffn.config import Config
 from ffn.errors import ConfigError, FFNError, StageError
@@ -21,6 +15,7 @@ from ffn.stages import Stage
 from ffn.training.loop import TrainingLoop, TrainingResult
 from ffn.training.ranks import Ranks, lost_rank
 from ffn.training.state import latest_step
+from ffn.training.threads import use_devices
 
 # What may change between two starts of a run without changing its result.
 _FREE = frozenset({"checkpoint_every", "keep_checkpoints", "microbatch"})
@@ -123,28 +118,3 @@ def _check(config: Config) -> None:
             f"network.init_activation {config.network.init_activation} is below network.move_threshold "
             f"{config.network.move_threshold}: the field of view would never move, not even to the first position."
         )
-
-
-def use_devices(config: Config, ranks: Ranks) -> None:
-    """Threads, GPU and reproducible kernels of this rank; before TensorFlow runs anything.
-
-    Ranks that share a machine share its cores; left to itself, TensorFlow would give each of them all. On a CPU, with
-    the same number of threads, the same configuration gives the same bits; a GPU's faster kernels do not promise that.
-    """
-    cores = os.cpu_count() or 1
-    intra = config.threads.intra_op or (max(cores // ranks.local_size, 1) if ranks.local_size > 1 else 0)
-    gpus = tf.config.list_physical_devices("GPU")
-    try:
-        tf.config.threading.set_intra_op_parallelism_threads(intra)
-        tf.config.threading.set_inter_op_parallelism_threads(config.threads.inter_op)
-        if gpus:
-            mine = gpus[ranks.local_rank % len(gpus)]
-            tf.config.set_visible_devices(mine, "GPU")
-            tf.config.experimental.set_memory_growth(mine, True)
-    except RuntimeError:
-        log("TensorFlow is already running in this process: training's thread and GPU settings have no effect.")
-    if not gpus:
-        tf.config.experimental.enable_op_determinism()
-    # This graph rewriting stumbles over the residual connections, at another node in every process, and reports an
-    # error; training is as fast without it.
-    tf.config.optimizer.set_experimental_options({"remapping": False})

@@ -1,8 +1,10 @@
 """The launch line, without any cluster."""
 
 import pytest
+import yaml
 
 from ffn.cluster.launch import launch_line
+from ffn.cluster.profiles import shipped_profiles
 from ffn.errors import ClusterError
 
 
@@ -12,14 +14,16 @@ from ffn.errors import ClusterError
         ({"launcher": "horovodrun", "ranks": 1}, ""),
         ({"launcher": "horovodrun", "ranks": 2}, "horovodrun --gloo -np 2 -H localhost:2"),
         (
-            {"launcher": "aprun", "ranks": 8, "nodes": 8, "depth": 128},
-            "aprun -n 8 -N 1 -d 128 -j 2 -cc depth "
-            "-e OMP_NUM_THREADS=128 -e KMP_BLOCKTIME=0 -e KMP_AFFINITY=granularity=fine,compact,1,0",
+            {"launcher": "aprun", "ranks": 8, "nodes": 8, "depth": 64},
+            "aprun -n 8 -N 1 -d 64 -j 1 -cc depth "
+            "-e OMP_NUM_THREADS=64 -e KMP_BLOCKTIME=0 -e KMP_AFFINITY=granularity=fine,compact,1,0 "
+            "-e TF_NUM_INTRAOP_THREADS=64 -e TF_NUM_INTEROP_THREADS=2",
         ),
         (
             {"launcher": "aprun", "ranks": 16, "nodes": 4, "depth": 32},
             "aprun -n 16 -N 4 -d 32 -j 2 -cc depth "
-            "-e OMP_NUM_THREADS=32 -e KMP_BLOCKTIME=0 -e KMP_AFFINITY=granularity=fine,compact,1,0",
+            "-e OMP_NUM_THREADS=32 -e KMP_BLOCKTIME=0 -e KMP_AFFINITY=granularity=fine,compact,1,0 "
+            "-e TF_NUM_INTRAOP_THREADS=32 -e TF_NUM_INTEROP_THREADS=2",
         ),
         (
             {"launcher": "mpiexec", "ranks": 8, "nodes": 2, "depth": 8},
@@ -53,3 +57,13 @@ def test_aprun_uses_as_few_hardware_threads_a_core_as_fit(depth, threads_per_cor
 def test_impossible_layout_is_refused(arguments, words):
     with pytest.raises(ClusterError, match=words):
         launch_line(**arguments)
+
+
+def test_theta_profile_runs_a_node_as_the_paper_did():
+    profile = yaml.safe_load((shipped_profiles() / "theta" / "config.yaml").read_text())
+    resources = profile["default-resources"]
+    line = launch_line(resources["launcher"].strip("'"), ranks=4, nodes=4, depth=resources["depth"])
+    assert line.startswith("aprun -n 4 -N 1 -d 64 -j 1 -cc depth ")
+    variables = dict(word.split("=", 1) for word in line.split() if "=" in word)
+    assert variables["KMP_BLOCKTIME"] == "0"
+    assert (variables["TF_NUM_INTRAOP_THREADS"], variables["TF_NUM_INTEROP_THREADS"]) == ("64", "2")

@@ -33,7 +33,7 @@ def test_plan(snakemake, profile, config):
 
 def test_training_goes_to_the_nodes_of_the_configuration(snakemake):
     done = snakemake("--profile", "theta", "-n", "--forceall", "--configfile", "config/fib25.yaml", cwd=ROOT)
-    assert "aprun -n 8 -N 1 -d 128 -j 2 -cc depth" in done.stdout
+    assert "aprun -n 8 -N 1 -d 64 -j 1 -cc depth" in done.stdout
 
 
 def test_training_on_one_machine_starts_its_ranks(snakemake):

@@ -1,0 +1,81 @@
+"""What two Horovod ranks with one thread each train, against one rank with two threads.
+
+Real runs of `ffn train`, one after the other in the order ABBA..., with the network of the paper and batch 1. Prints
+one JSON line; `ratio` is FOVs/s of two ranks over those of one, the median over neighbouring runs, and must be at least
+1.05. Rates are from timing.csv, without the row in which TensorFlow builds its graph. Only for machines with two cores
+or more and Horovod.
+"""
+
+import argparse
+import csv
+import json
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+from _training import stand_in
+
+from ffn.cluster.launch import launch_line
+from ffn.config import parse_config
+from ffn.prepare.run import prepare_training
+
+BIN = Path(sys.executable).parent
+
+
+def main() -> None:
+    """Parse the arguments, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in (("depth", 9), ("features", 32), ("fov", 33), ("delta", 8), ("batch", 1), ("pairs", 4)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--fovs", type=int, default=40, help="fields of view that each run is timed over")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        network = {"depth": args.depth, "features": args.features, "fov": [args.fov] * 3, "deltas": [args.delta] * 3}
+        values = {**stand_in(folder, args.fov), "network": network}
+        prepare_training(parse_config(values))
+        pairs = []
+        for number in range(args.pairs):
+            order = (1, 2) if number % 2 == 0 else (2, 1)
+            rates = {ranks: _rate(folder, values, ranks, number, args) for ranks in order}
+            pairs.append((rates[2], rates[1]))
+    result = {
+        "name": "two_ranks_vs_one",
+        "ratio": round(statistics.median(two / one for two, one in pairs), 4),
+        "ratios": [round(two / one, 3) for two, one in pairs],
+        "two_ranks_fovs_per_s": round(statistics.median(two for two, _ in pairs), 3),
+        "one_rank_fovs_per_s": round(statistics.median(one for _, one in pairs), 3),
+        "depth": args.depth,
+        "features": args.features,
+        "fov": args.fov,
+        "batch": args.batch,
+    }
+    print(json.dumps(result))
+
+
+def _rate(folder: Path, values: dict[str, Any], ranks: int, number: int, args: argparse.Namespace) -> float:
+    """FOVs/s of one training run."""
+    row = max(args.fovs // (4 * ranks * args.batch), 1)
+    training = {"ranks": ranks, "batch": args.batch, "steps": 5 * row, "log_every": row, "learning_rate": 1e-4}
+    config, output = folder / f"{ranks}-{number}.yaml", folder / f"{ranks}-{number}"
+    config.write_text(yaml.safe_dump({**values, "training": training, "threads": {"intra_op": 2 // ranks}}))
+    launch = shlex.split(launch_line("horovodrun", ranks=ranks))
+    command = [*launch, str(BIN / "ffn"), "train", "--config", str(config), "--output", str(output)]
+    if launch:
+        command[0] = str(BIN / launch[0])
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit(f"{shlex.join(command)} failed:\n{done.stderr}")
+    with (output / "timing.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    steps, seconds = (float(rows[-1][key]) - float(rows[0][key]) for key in ("step", "seconds"))
+    return steps * ranks * args.batch / seconds
+
+
+if __name__ == "__main__":
+    main()
