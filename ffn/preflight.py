@@ -8,7 +8,7 @@ from typing import TypeVar
 from ffn.config import Config, Region
 from ffn.errors import ConfigError, FFNError
 from ffn.geometry import ZYX, Box
-from ffn.prepare.run import lom_radius, training_margin
+from ffn.prepare.volume import lom_radius, training_margin
 from ffn.runs import SYNTHETIC
 from ffn.volumes import Volume, VoxelSize, as_labels, as_uint8, check_fov, check_pair, coarse_shape, open_volume
 
@@ -31,10 +31,9 @@ def check_inputs(config: Config) -> list[str]:
     `ffn synth` will make is taken from the section `synthetic`.
     """
     problems = []
-    train = config.data.train
-    if train is not None:
-        problems += _Inputs(config, "data.train", train).problems()
-        problems += _training_problems(config, train)
+    for key, region in config.data.labelled.items():
+        problems += _Inputs(config, key, region).problems()
+        problems += _training_problems(config, key, region)
     problems += _Inputs(config, "data.test", config.data.test).problems()
     problems += _permuted_fov_problems(config)
     problems += _checkpoint_problems(config)
@@ -93,7 +92,7 @@ class _Inputs:
 
     def _check_voxel_size(self, voxel_size: VoxelSize | None, image: Volume | None) -> None:
         if voxel_size is not None:
-            if self._key == "data.train":
+            if self._key in self._config.data.volumes:
                 self._found += _permuted_voxel_problems(self._config, voxel_size)
         elif image is not None:
             self._found.append(
@@ -108,7 +107,7 @@ def _will_be_fetched(config: Config, path: Path) -> bool:
     return any(folder in (path, *path.parents) and not folder.exists() for folder in folders)
 
 
-def _training_problems(config: Config, region: Region) -> list[str]:
+def _training_problems(config: Config, key: str, region: Region) -> list[str]:
     """A region that holds the field of view, but not a training example or the cube of the partitions."""
     known = _known_extent(config, region)
     if known is None:
@@ -119,7 +118,7 @@ def _training_problems(config: Config, region: Region) -> list[str]:
         "cube that partitions are counted in (prepare.lom_radius)": lom_radius(config),
     }
     return [
-        f"data.train: the {what} takes {2 * radius + 1} network voxels along {axis}, the region has {size}; use a "
+        f"{key}: the {what} takes {2 * radius + 1} network voxels along {axis}, the region has {size}; use a "
         "larger region, or a smaller network.fov or deltas."
         for what, radii in needs.items()
         for axis, size, radius in zip("zyx", extent, radii, strict=True)

@@ -9,6 +9,26 @@ SYNTHETIC = "synthetic"
 
 
 @dataclass(frozen=True)
+class VolumeFiles:
+    """What `ffn prepare` makes of one volume with labels, in `folder`."""
+
+    folder: Path
+
+    @property
+    def seeds(self) -> Path:
+        return self.folder / "seeds.csv"
+
+    @property
+    def partitions(self) -> Path:
+        """HDF5 with `partitions`."""
+        return self.folder / "partitions.h5"
+
+    @property
+    def coordinates(self) -> Path:
+        return self.folder / "coordinates.h5"
+
+
+@dataclass(frozen=True)
 class RunPaths:
     """Paths of one run, all below `root`."""
 
@@ -31,18 +51,13 @@ class RunPaths:
     def prepare(self) -> Path:
         return self.root / "prepare"
 
-    @property
-    def seeds(self) -> Path:
-        return self.prepare / "seeds.csv"
+    def training_volume(self, index: int, count: int) -> VolumeFiles:
+        """Files of one of `count` training volumes: a single one needs no folder of its own."""
+        return VolumeFiles(self.prepare if count == 1 else self.prepare / f"volume-{index:02d}")
 
     @property
-    def partitions(self) -> Path:
-        """HDF5 with `partitions`."""
-        return self.prepare / "partitions.h5"
-
-    @property
-    def coordinates(self) -> Path:
-        return self.prepare / "coordinates.h5"
+    def validation_volume(self) -> VolumeFiles:
+        return VolumeFiles(self.prepare / "validation")
 
     @property
     def train(self) -> Path:

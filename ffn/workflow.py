@@ -149,11 +149,12 @@ class Plan:
 
     # --- what a rule waits for
 
-    def data(self, region: str) -> list[str]:
-        """Markers of what brings the data of `train` or `test`."""
-        described: Region | None = getattr(self.config.data, region)
+    def data(self, purpose: str) -> list[str]:
+        """Markers of what brings the data to `train` with, or to `test` on."""
+        data = self.config.data
+        regions = list(data.labelled.values()) if purpose == "train" else [data.test]
         markers = [self.fetched] if self.fetches else []
-        if described is not None and SYNTHETIC in (described.image, described.labels):
+        if any(SYNTHETIC in (region.image, region.labels) for region in regions):
             markers.append(self.marker("synth"))
         return markers
 
@@ -228,8 +229,7 @@ class Plan:
 
     @property
     def _regions(self) -> list[Region]:
-        regions = [self.config.data.train if self.trains else None, self.config.data.test]
-        return [region for region in regions if region is not None]
+        return [*(self.config.data.labelled.values() if self.trains else ()), self.config.data.test]
 
 
 def _lookup(values: Mapping[str, Any], key: str) -> Any:

@@ -13,6 +13,7 @@ from ffn.config.sections import (
     Region,
     Source,
     Synthetic,
+    TrainingVolume,
 )
 from ffn.config.training import Allreduce, Augmentation, Threads, Training
 
@@ -32,6 +33,7 @@ __all__ = [
     "Synthetic",
     "Threads",
     "Training",
+    "TrainingVolume",
     "load_config",
     "parse_config",
 ]

@@ -44,10 +44,8 @@ def _sections(name: str, section: type[BaseModel]) -> Iterator[tuple[str, type[B
 
 def section_of(field: FieldInfo) -> type[BaseModel] | None:
     """The section that a field holds, alone, optionally or in a list; None for a plain value."""
-    for candidate in (field.annotation, *getattr(field.annotation, "__args__", ())):
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return candidate
-    return None
+    candidates = (field.annotation, *getattr(field.annotation, "__args__", ()))
+    return next((found for found in candidates if isinstance(found, type) and issubclass(found, BaseModel)), None)
 
 
 def _row(section: type[BaseModel], key: str, field: FieldInfo) -> str:
@@ -59,7 +57,10 @@ def _row(section: type[BaseModel], key: str, field: FieldInfo) -> str:
 
 def _type(section: type[BaseModel], key: str, field: FieldInfo) -> str:
     if section_of(field) is not None:
-        return "list of sections" if str(field.annotation).startswith("list") else "section"
+        annotation = str(field.annotation)
+        if annotation.startswith("list"):
+            return "list of sections"
+        return "section or list of sections" if "list[" in annotation else "section"
     return _words(section.model_json_schema()["properties"][key])
 
 

@@ -120,10 +120,17 @@ def _innermost_section(values: Any, location: list[Any]) -> tuple[int, Any]:
     section: type[BaseModel] | None = Config
     depth, here = 0, values
     while depth < len(location) - 1:
-        inner = None if section is None else _section_of(section, str(location[depth]))
-        if inner is None or not isinstance(here, dict) or not isinstance(here.get(location[depth]), dict):
+        part = location[depth]
+        if isinstance(here, dict):
+            section, inside = (None if section is None else _section_of(section, str(part))), here.get(part)
+        else:
+            inside = here[part]
+        if section is None or not isinstance(inside, dict | list):
             break
-        section, here, depth = inner, here[location[depth]], depth + 1
+        here, depth = inside, depth + 1
+    if isinstance(here, list):
+        # An element cannot be left out for its default: the key of the list is.
+        return _innermost_section(values, location[:depth])
     return depth, here
 
 

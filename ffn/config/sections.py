@@ -3,9 +3,9 @@
 Vectors are z,y,x in voxels unless a name says otherwise. A field's description is its documentation.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, TypeAdapter, ValidatorFunctionWrapHandler, field_validator, model_validator
 
 from ffn.config.base import NotNegative, Offset, Positive, Probability, Section, Size, VoxelSize
 from ffn.config.training import Allreduce, Augmentation, Threads, Training
@@ -18,7 +18,12 @@ class Region(Section):
 
     image: str = Field(description="URI of the EM image, or `synthetic` for the volume that `ffn synth` makes.")
     labels: str | None = Field(
-        None, description="URI of the ground truth (0 = unknown), or `synthetic`. Not needed where nothing is scored."
+        None, description="URI of the ground truth, or `synthetic`. Not needed where nothing is learned or scored."
+    )
+    label_zero: Literal["unknown", "background"] = Field(
+        "unknown",
+        description="What label 0 means in training: unknown = nothing is learned there; background = no object "
+        "(membranes and the space between cells, as in SNEMI3D).",
     )
     box: str | None = Field(None, description="`Z0:Z1,Y0:Y1,X0:X1`: use only these voxels; empty = the whole volume.")
 
@@ -37,6 +42,12 @@ class Region(Section):
         return None if self.box is None else Box.parse(self.box)
 
 
+class TrainingVolume(Region):
+    """A region to learn from."""
+
+    weight: float = Field(1.0, gt=0, description="Share of the training examples, against the weights of the others.")
+
+
 class Source(Section):
     """Public data that the workflow fetches before anything reads it."""
 
@@ -52,7 +63,9 @@ class Source(Section):
 class Data(Section):
     """What is trained on and what is segmented."""
 
-    train: Region | None = Field(None, description="Volume to learn from; empty with a ready-made checkpoint.")
+    train: TrainingVolume | list[TrainingVolume] | None = Field(
+        None, description="Volume to learn from, or a list of them; empty with a ready-made checkpoint."
+    )
     validation: Region | None = Field(
         None,
         description="Labelled volume, apart from those learned from, on which training judges itself; empty = not.",
@@ -62,6 +75,26 @@ class Data(Section):
         None, description="Nanometres z,y,x; empty = read from the volume, which must then know it."
     )
     sources: list[Source] = Field(default_factory=list, description="Public data to fetch first.")
+
+    @field_validator("train", mode="wrap")
+    @classmethod
+    def _one_or_several(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        """As the union would, but a problem is reported once, for the form that was given."""
+        if isinstance(value, list):
+            return TypeAdapter(list[TrainingVolume]).validate_python(value) or None
+        return value if value is None else TrainingVolume.model_validate(value)
+
+    @property
+    def volumes(self) -> dict[str, TrainingVolume]:
+        """The volumes to learn from, by the key that a message calls them."""
+        if isinstance(self.train, list):
+            return {f"data.train.{index}": volume for index, volume in enumerate(self.train)}
+        return {} if self.train is None else {"data.train": self.train}
+
+    @property
+    def labelled(self) -> dict[str, Region]:
+        """`volumes`, then the region to judge on where there is one."""
+        return {**self.volumes, **({} if self.validation is None else {"data.validation": self.validation})}
 
 
 class Synthetic(Section):
@@ -211,10 +244,13 @@ class Config(Section):
         problems = []
         if self.data.train is None and self.inference.checkpoint is None:
             problems.append("data.train is empty and inference.checkpoint too: give one of them.")
-        if self.data.train is not None and self.data.train.labels is None:
-            problems.append("data.train.labels is empty: training needs ground truth.")
-        for key, region in (("data.train", self.data.train), ("data.test", self.data.test)):
-            if region is not None and region.bounds is not None:
+        if self.data.train is None and self.data.validation is not None:
+            problems.append("data.validation has no effect without data.train: nothing is trained that it could judge.")
+        for key, region in self.data.labelled.items():
+            if region.labels is None:
+                problems.append(f"{key}.labels is empty: training needs ground truth.")
+        for key, region in {**self.data.labelled, "data.test": self.data.test}.items():
+            if region.bounds is not None:
                 problems += _too_small(key, region.bounds, self.network.fov_in_image_voxels)
         size, overlap = self.inference.subvolume_size, self.inference.subvolume_overlap
         if size is not None:

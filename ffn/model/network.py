@@ -29,24 +29,32 @@ def layer_names(depth: int) -> list[str]:
     return [f"conv{module}_{half}" for module in range(depth) for half in "ab"] + ["conv_lom"]
 
 
-def build_network(depth: int, features: int, seed: int = 0) -> keras.Model:
+def build_network(depth: int, features: int, seed: int = 0, precision: str = "float32") -> keras.Model:
     """A new network for fields of view of any size.
 
     Inputs `image` (normalised grey values) and `object_map` (logits), both float32 [batch, z, y, x, 1]; output the
     updated logits, same shape. Kernels start Glorot uniform, drawn from `seed`, but the second of each residual
     module at zero: every module begins as the identity, which lets deep networks learn from the first steps on.
-    Biases start at zero.
+    Biases start at zero. With `precision` bfloat16 or float16 the 3x3x3 convolutions compute in that, on weights kept
+    in float32; the update of the map is float32 again.
     """
     if depth < 2 or features < 1:
         raise ValueError(f"A network needs depth >= 2 and features >= 1, not {depth} and {features}.")
 
+    arithmetic = "float32" if precision == "float32" else f"mixed_{precision}"
     closing = {f"conv{module}_b" for module in range(1, depth)}
 
     def convolution(name: str, filters: int, kernel: tuple[int, int, int], activation: str | None) -> keras.Layer:
         glorot = keras.initializers.GlorotUniform(seed=seed * 10_007 + names.index(name))
         initial = keras.initializers.Zeros() if name in closing else glorot
         return keras.layers.Conv3D(
-            filters, kernel, padding="same", activation=activation, kernel_initializer=initial, name=name
+            filters,
+            kernel,
+            padding="same",
+            activation=activation,
+            kernel_initializer=initial,
+            dtype="float32" if name == "conv_lom" else arithmetic,
+            name=name,
         )
 
     names = layer_names(depth)
@@ -57,10 +65,10 @@ def build_network(depth: int, features: int, seed: int = 0) -> keras.Model:
     x = convolution("conv0_b", features, KERNEL, None)(x)
     for module in range(1, depth):
         skip = x
-        x = keras.layers.ReLU(name=f"relu{module}")(x)
+        x = keras.layers.ReLU(dtype=arithmetic, name=f"relu{module}")(x)
         x = convolution(f"conv{module}_a", features, KERNEL, "relu")(x)
         x = convolution(f"conv{module}_b", features, KERNEL, None)(x)
-        x = keras.layers.Add(name=f"residual{module}")([x, skip])
+        x = keras.layers.Add(dtype=arithmetic, name=f"residual{module}")([x, skip])
     x = keras.layers.ReLU(name="relu_lom")(x)
     update = convolution("conv_lom", 1, (1, 1, 1), None)(x)
     updated = keras.layers.Add(name="updated_map")([object_map, update])

@@ -5,6 +5,7 @@ volume. Nothing is repeated on disk; the stream cycles through each class, which
 every class `max_count` times.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,7 +24,17 @@ _CHUNK = 8192
 _CLASS_PREFIX = "class_"
 
 
-def write_coordinates(partitions: Readable, output: Path, margin: ZYX = (0, 0, 0), seed: int = 1) -> dict[int, int]:
+# Why a voxel is no centre: its patch would stick out; the partitions ignore it; `ffn.prepare.centres` does.
+LEFT_OUT = ("outside", "ignored", "unlabelled", "near_boundary")
+
+
+def write_coordinates(
+    partitions: Readable,
+    output: Path,
+    margin: ZYX = (0, 0, 0),
+    seed: int = 1,
+    left_out: Mapping[str, int] | None = None,
+) -> dict[int, int]:
     """Write the coordinates of all voxels that are not 255 and keep `margin` to every face of the volume.
 
     Class 0 (background and small objects) is a class like the others: its examples teach what not to fill. Memory is
@@ -34,6 +45,8 @@ def write_coordinates(partitions: Readable, output: Path, margin: ZYX = (0, 0, 0
         output: HDF5 file, written atomically.
         margin: Voxels at each face that a centre may not be in, z, y, x; 0 is allowed.
         seed: Decides the order within each class.
+        left_out: How many voxels `partitions` has ignored for which reason, known once it has been read; goes into
+            the file beside the numbers of those outside of the margin and ignored otherwise.
 
     Returns:
         Number of coordinates of each class.
@@ -48,6 +61,7 @@ def write_coordinates(partitions: Readable, output: Path, margin: ZYX = (0, 0, 0
             f"A margin of {_text(margin)} voxels leaves nothing of a volume of {_text(shape)} voxels: training patches "
             "do not fit into it. Use a larger volume, or a smaller fov or deltas."
         )
+    inside = int(np.prod([b - a for a, b in zip(start, stop, strict=True)]))
     with create_plain_hdf5(output) as file:
         file.attrs.update(shape_zyx=shape, margin_zyx=margin, seed=seed)
         for z in range(start[0], stop[0], _SLAB):
@@ -57,12 +71,16 @@ def write_coordinates(partitions: Readable, output: Path, margin: ZYX = (0, 0, 0
         if not counts:
             raise DataError(
                 f"There is no usable coordinate: all voxels at least {_text(margin)} voxels away from the faces are "
-                "255 (excluded, or too near to the border for their class). Use a larger label volume, a smaller "
-                "lom_radius or a smaller fov."
+                "excluded, unlabelled, or too near to the border for their class or to another object. Use a larger "
+                "label volume, a smaller lom_radius or fov, or a smaller min_boundary_nm."
             )
         for name in file:
             permutation = np.random.default_rng([seed, _class_of(name)]).permutation(len(file[name]))
             file[name][...] = file[name][...][permutation]
+        reasons = {reason: (left_out or {}).get(reason, 0) for reason in LEFT_OUT}
+        reasons["outside"] = int(np.prod(shape)) - inside
+        reasons["ignored"] = inside - sum(counts.values()) - sum((left_out or {}).values())
+        file.attrs.update({f"left_out_{reason}": voxels for reason, voxels in reasons.items()})
     return counts
 
 
@@ -103,11 +121,12 @@ class CoordinateStream:
             self._file = h5py.File(path, "r", locking=False)
         except OSError as error:
             raise DataError(f"{path} cannot be read ({error}); make it with `ffn coordinates`.") from error
-        if "shape_zyx" not in self._file.attrs or len(self._file) == 0:
+        if f"left_out_{LEFT_OUT[0]}" not in self._file.attrs or len(self._file) == 0:
             self._file.close()
             raise DataError(f"{path} holds no coordinates; make it with `ffn coordinates`.")
         self._shape = tuple(int(size) for size in self._file.attrs["shape_zyx"])
         self.counts = {_class_of(name): len(self._file[name]) for name in sorted(self._file)}
+        self.left_out = {reason: int(self._file.attrs[f"left_out_{reason}"]) for reason in LEFT_OUT}
         self._data = [self._file[name] for name in sorted(self._file)]
         self._buffers: dict[int, tuple[int, NDArray[np.generic]]] = {}
         self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))

@@ -1,7 +1,8 @@
-"""What a training run leaves to look at: curves.csv, timing.csv and the same for TensorBoard.
+"""What a training run leaves to look at: curves.csv, validation.csv, timing.csv and the same for TensorBoard.
 
-`curves.csv` holds only what the configuration decides, so a run that was killed and continued ends with the same
-file; wall-clock times are in `timing.csv`. Rows behind the checkpoint that a run resumes from are cut off.
+`curves.csv` (on the examples learned from) and `validation.csv` (on held-out ones) hold only what the configuration
+decides, so a run that was killed and continued ends with the same files; wall-clock times are in `timing.csv`. Rows
+behind the checkpoint that a run resumes from are cut off.
 """
 
 import csv
@@ -28,8 +29,10 @@ CURVES = (
     "moves_correct",
     "moves_missed",
     "moves_spurious",
+    "skipped",
     "learning_rate",
 )
+VALIDATION = CURVES[:10]
 TIMING = ("step", "seconds", "fovs_per_s", "outside_step")
 
 
@@ -39,19 +42,32 @@ class Curves:
     def __init__(self, folder: Path, step: int) -> None:
         """Open the curves to go on after `step`; 0 starts them anew."""
         self._curves, self._timing = folder / "curves.csv", folder / "timing.csv"
+        self._validation = folder / "validation.csv"
         for path, header in ((self._curves, CURVES), (self._timing, TIMING)):
             write_text(path, _rows_until(path, header, step))
+        if self._validation.exists():
+            write_text(self._validation, _rows_until(self._validation, VALIDATION, step))
         self.seconds = float(([0.0] + [float(row["seconds"]) for row in read_rows(self._timing)])[-1])
         remove(folder / "tensorboard")
         self._board = tf.summary.create_file_writer(str(folder / "tensorboard"))
         for row in read_rows(self._curves):
             self._show(int(row["step"]), {name: float(row[name]) for name in CURVES[1:]})
+        for row in read_rows(self._validation) if self._validation.exists() else ():
+            self._show(int(row["step"]), {f"validation/{name}": float(row[name]) for name in VALIDATION[2:]})
 
     def add(self, step: int, fovs: int, measures: Measures, rate: float) -> None:
         """One row of curves.csv: measures over the steps since the last row, `fovs` and `step` since the beginning."""
         values = {"fovs": fovs, **measures.as_dict(), "learning_rate": rate}
         _append(self._curves, [step, fovs, *(_text(values[name]) for name in CURVES[2:])])
         self._show(step, values)
+
+    def add_validation(self, step: int, fovs: int, measures: Measures) -> None:
+        """One row of validation.csv."""
+        values = measures.as_dict()
+        if not self._validation.exists():
+            write_text(self._validation, ",".join(VALIDATION) + "\n")
+        _append(self._validation, [step, fovs, *(_text(values[name]) for name in VALIDATION[2:])])
+        self._show(step, {f"validation/{name}": values[name] for name in VALIDATION[2:]})
 
     def add_timing(self, step: int, seconds: float, fovs: int, inside: float) -> None:
         """One row of timing.csv: `fovs` in `seconds` since the last row, `inside` of them in the TensorFlow step."""

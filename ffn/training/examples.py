@@ -1,7 +1,8 @@
 """Training examples: which one comes next in which lane, and what it holds.
 
-All ranks' batch elements together are *lanes*: element `e` of rank `r` is lane `r * batch + e`. The lanes share one
-stream of centres, dealt out in turn, so a run with 2 ranks of batch 1 sees the examples of 1 rank with batch 2.
+All workers' batch elements together are *lanes*: element `e` of worker `w` is lane `w * batch + e`. The lanes share one
+stream of examples, dealt out in turn, so a run with 2 ranks of batch 1 sees the examples of 1 rank with batch 2. An
+example is a pure function of its number in that stream.
 """
 
 from dataclasses import dataclass
@@ -10,16 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffn.config import Config
-from ffn.errors import ConfigError, DataError, GeometryError, VolumeError
+from ffn.errors import ConfigError, DataError
 from ffn.geometry import ZYX, Box
-from ffn.prepare.coordinates import CoordinateStream
 from ffn.prepare.labels import soft_labels
-from ffn.runs import RunPaths, image_uri, labels_uri
+from ffn.prepare.run import VALIDATION_SEED, labelled_files
 from ffn.training.augment import Orientation
-from ffn.training.region import TrainingRegion
-from ffn.volumes import coarsen, open_image, open_labels
+from ffn.training.volume import ExampleVolume
 
 _MOST_MISSES = 100_000
+_PURPOSE = 0x701
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Example:
     """One patch to learn from; both arrays float32 zyx.
 
     `index` is its place in its lane's stream, `image` is normalised, `labels` is 0.95 in the object of the centre
-    voxel and 0.05 elsewhere.
+    voxel, 0.05 elsewhere, and -1 where nothing is known.
     """
 
     index: int
@@ -42,43 +42,78 @@ def patch_size(config: Config) -> ZYX:
     return z, y, x
 
 
-class ExampleSource:
-    """Loads examples of the training region of a prepared run."""
+@dataclass(frozen=True)
+class LaneStream:
+    """One lane's share of the stream of examples: every `lanes`-th, from number `lane` on."""
 
-    def __init__(self, config: Config) -> None:
-        train = config.data.train
-        if train is None:
-            raise ConfigError("data.train is empty: there is nothing to train on.")
-        labels = labels_uri(config, train)
-        if labels is None:
-            raise ConfigError("data.train.labels is empty: training needs ground truth.")
+    lane: int
+    lanes: int
+
+    def number(self, index: int) -> int:
+        """The number of this lane's draw `index` among the draws of all lanes."""
+        return index * self.lanes + self.lane
+
+
+class ExampleSource:
+    """Loads examples of a prepared run. Not for use from several threads at once."""
+
+    def __init__(self, config: Config, held_out: bool = False) -> None:
+        """The examples to learn from, or the `held_out` ones of data.validation, which are never changed.
+
+        Raises ConfigError where the configuration has none of them.
+        """
+        keys = ["data.validation"] if held_out else list(config.data.volumes)
+        files = labelled_files(config)
+        if not keys or keys[0] not in files:
+            what = "data.validation is empty: there is nothing to judge on."
+            raise ConfigError(what if held_out else "data.train is empty: there is nothing to train on.")
         self._config = config
         self._size = patch_size(config)
+        self._turned = not held_out
         self._check_axes()
-        image, truth = open_image(image_uri(config, train), box=train.bounds), open_labels(labels, box=train.bounds)
-        self._image = TrainingRegion(coarsen(image, config.network.downsample, labels=False))
-        self._labels = TrainingRegion(coarsen(truth, config.network.downsample, labels=True))
-        self._check_shapes()
+        seed = VALIDATION_SEED if held_out else config.seed
+        self._volumes = [ExampleVolume(config, key, *files[key], seed) for key in keys]
+        for volume in self._volumes:
+            volume.require_room(self._size)
+        weights = [1.0] if held_out else [volume.weight for volume in config.data.volumes.values()]
+        self._shares = np.cumsum(weights) / np.sum(weights)
 
-    def load(self, lane: "LaneStream", index: int) -> Example:
-        """The lane's first example from place `index` on whose whole patch lies inside the region."""
-        bounds = Box.of_shape(self._image.shape)
+    @classmethod
+    def for_validation(cls, config: Config) -> "ExampleSource":
+        """The held-out examples of data.validation as they are in the volume, the same for every seed of a run."""
+        return cls(config, held_out=True)
+
+    def load(self, lane: LaneStream, index: int) -> Example:
+        """The lane's first example from place `index` on whose whole patch lies inside its volume."""
         for candidate in range(index, index + _MOST_MISSES):
-            box = Box.centred(lane.stream.draw(candidate), self._size)
-            if bounds.contains(box):
-                return self._cut(candidate, box, lane.number(candidate))
+            number = lane.number(candidate)
+            volume = self._volumes[self._choose(number)]
+            box = Box.centred(volume.centres.draw(number), self._size)
+            if Box.of_shape(volume.image.shape).contains(box):
+                return self._cut(volume, candidate, box, number)
         raise DataError(
             f"{_MOST_MISSES} training coordinates in a row lie too near the border for a patch of {self._size} voxels "
-            f"(zyx) in a region of {self._image.shape}: use a smaller fov or deltas, or a larger training region."
+            f"(zyx) in a region of {self._volumes[0].image.shape}: use a smaller fov or deltas, or a larger training "
+            "region."
         )
 
-    def _cut(self, index: int, box: Box, number: int) -> Example:
+    def _choose(self, number: int) -> int:
+        """Which volume the example comes from: drawn by the volumes' weights."""
+        if len(self._volumes) == 1:
+            return 0
+        draw = np.random.default_rng([self._config.seed, _PURPOSE, number]).random()
+        return int(np.searchsorted(self._shares, draw, side="right"))
+
+    def _cut(self, volume: ExampleVolume, index: int, box: Box, number: int) -> Example:
         training, network = self._config.training, self._config.network
-        turn = Orientation.draw(self._config.seed, number, training.permutable_axes, training.reflectable_axes)
-        image = np.ascontiguousarray(turn.apply(self._image.read(box)), np.float32)
+        image, labels = volume.image.read(box), volume.labels.read(box)
+        if self._turned:
+            turn = Orientation.draw(self._config.seed, number, training.permutable_axes, training.reflectable_axes)
+            image, labels = turn.apply(image), turn.apply(labels)
+        image = np.array(image, np.float32, order="C")
         image -= np.float32(network.image_mean)
         image /= np.float32(network.image_stddev)
-        return Example(index, image, soft_labels(turn.apply(self._labels.read(box))))
+        return Example(index, image, soft_labels(labels, volume.zero_is_unknown))
 
     def _check_axes(self) -> None:
         swapped = ["zyx".index(axis) for axis in set(self._config.training.permutable_axes)]
@@ -88,32 +123,3 @@ class ExampleSource:
                 f"{self._config.network.fov} or the deltas {self._config.network.deltas} differ; only equal axes can "
                 "be swapped."
             )
-
-    def _check_shapes(self) -> None:
-        if self._image.shape != self._labels.shape:
-            raise VolumeError(
-                f"The training image has {self._image.shape} voxels (zyx) and its labels {self._labels.shape}: "
-                "give volumes of the same shape."
-            )
-        if any(p > n for p, n in zip(self._size, self._image.shape, strict=True)):
-            raise GeometryError(
-                f"A training example takes {self._size} voxels (zyx: fov and moves), more than the training region's "
-                f"{self._image.shape}: use a smaller fov or deltas, or a larger region."
-            )
-
-
-@dataclass(frozen=True)
-class LaneStream:
-    """One lane's share of the stream of centres."""
-
-    lane: int
-    lanes: int
-    stream: CoordinateStream
-
-    @classmethod
-    def of(cls, config: Config, lane: int, lanes: int) -> "LaneStream":
-        return cls(lane, lanes, CoordinateStream(RunPaths.of(config).coordinates, config.seed, lane, lanes))
-
-    def number(self, index: int) -> int:
-        """The number of this lane's draw `index` among the draws of all lanes."""
-        return index * self.lanes + self.lane

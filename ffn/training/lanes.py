@@ -1,11 +1,11 @@
 """Lanes: the batch elements, each working through its own examples at its own pace.
 
-A lane holds one example and its canvas, the object map in logits: pad value everywhere, the initial activation at the
-centre. Each turn it crops image, map and labels at its next offset; the network's answer overwrites the map there.
-When its moves are used up it is judged and silently takes its next example, so the batch is always full.
+When a lane's example is used up it silently takes its next one, so the batch is always full. Workers have `batch` lanes
+each; the lanes of all workers are numbered through, and a rank that stands in for several workers has theirs. So the
+examples seen depend on the number of workers and not on how they are spread over ranks.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -13,96 +13,95 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffn.config import Config
-from ffn.geometry import ZYX, Box
-from ffn.model.logits import logit
+from ffn.geometry import ZYX
 from ffn.training.examples import Example, ExampleSource, LaneStream
 from ffn.training.metrics import Tally
-from ffn.training.moves import POLICIES
+from ffn.training.step import Batch
+from ffn.training.walk import Crops, Walk
 
 
 class Lane:
     """One batch element; a reader thread loads its next example while the network works on this one."""
 
     def __init__(self, config: Config, source: ExampleSource, stream: LaneStream, reader: ThreadPoolExecutor) -> None:
-        network = config.network
-        self._network, self._policy = network, POLICIES[config.training.moves]
-        self._fov: ZYX = network.fov
-        self._judged = [f + 2 * d for f, d in zip(network.fov, network.deltas, strict=True)]
-        self._pad, self._seed = logit(network.pad_value), logit(network.init_activation)
-        self._source, self._stream, self._reader = source, stream, reader
-        self._loading: Future[Example] | None = None
-        self._offset: ZYX = (0, 0, 0)
-        self._begin(0)
+        self._config, self._source, self._stream, self._reader = config, source, stream, reader
+        self._loading: Future[Example] = self._load(0)
+        self._begin()
 
-    def crop(self, tally: Tally) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    def crops(self, tally: Tally) -> Crops:
         """Views of image, map and labels (float32, fov-sized) where the network is to run next."""
-        while (offset := self._moves.next(self._canvas, self._example.labels, tally)) is None:
-            tally.count_voxels(self._middle(self._canvas), self._middle(self._example.labels))
-            self._begin(self._example.index + 1)
-        self._offset = offset
-        here = self._here()
-        return self._example.image[here], self._canvas[here], self._example.labels[here]
+        while (crops := self._walk.crops(tally)) is None:
+            self._begin()
+        return crops
 
     def update(self, updated: NDArray[np.float32]) -> None:
-        """Overwrite the map where `crop` last looked (float32 logits, fov-sized)."""
-        self._canvas[self._here()] = updated
-        self._moves.ran(self._offset, updated)
+        """Overwrite the map where `crops` last looked (float32 logits, fov-sized).
+
+        An answer that holds no numbers cannot be worked on: the lane then takes its next example.
+        """
+        if np.isfinite(updated).all():
+            self._walk.update(updated)
+        else:
+            self._begin()
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """What `restore` needs between two steps; the example itself is read again."""
-        return {"index": np.array(self._example.index), "canvas": self._canvas.copy(), **self._moves.state()}
+        """What `restore` needs between two steps."""
+        return self._walk.state()
 
     def restore(self, state: dict[str, NDArray[Any]]) -> None:
         """Go on from a `state` of the same lane."""
-        self._loading = None
-        self._begin(int(state["index"]))
-        self._canvas[...] = state["canvas"]
-        self._moves.restore(state)
+        self._loading = self._load(int(state["index"]))
+        self._begin()
+        self._walk.restore(state)
 
-    def _begin(self, index: int) -> None:
-        loading = self._loading or self._reader.submit(self._source.load, self._stream, index)
-        self._example = loading.result()
-        self._loading = self._reader.submit(self._source.load, self._stream, self._example.index + 1)
-        self._canvas: NDArray[np.float32] = np.full(self._example.image.shape, self._pad, np.float32)
-        self._canvas[Box.centred(_middle_of(self._canvas), (1, 1, 1)).slices] = self._seed
-        self._moves = self._policy(self._network)
+    def _begin(self) -> None:
+        example = self._loading.result()
+        self._loading = self._load(example.index + 1)
+        self._walk = Walk(self._config, example)
 
-    def _here(self) -> tuple[slice, slice, slice]:
-        return Box.centred(_middle_of(self._canvas), self._fov).shifted(self._offset).slices
-
-    def _middle(self, patch: NDArray[np.float32]) -> NDArray[np.float32]:
-        return patch[Box.centred(_middle_of(patch), self._judged).slices]
-
-
-def _middle_of(patch: NDArray[np.float32]) -> list[int]:
-    return [int(size) // 2 for size in patch.shape]
+    def _load(self, index: int) -> Future[Example]:
+        return self._reader.submit(self._source.load, self._stream, index)
 
 
 class Lanes:
-    """The lanes of one rank, and the batch they fill: float32 [batch, z, y, x, 1] image, map and labels."""
+    """The lanes of one rank, and the arrays they fill, in parts of `training.microbatch` lanes or a few less."""
 
-    def __init__(self, lanes: Iterable[Lane], fov: ZYX) -> None:
+    def __init__(self, lanes: Sequence[Lane], fov: ZYX, microbatch: int) -> None:
         self._lanes = list(lanes)
-        shape = (len(self._lanes), *fov, 1)
-        self.image, self.object_map, self.labels = (np.empty(shape, np.float32) for _ in range(3))
+        parts = -(-len(self._lanes) // microbatch)
+        size = -(-len(self._lanes) // parts)
+        self._parts = [self._lanes[start : start + size] for start in range(0, len(self._lanes), size)]
+        self._batch = [np.empty((size, *fov, 1), np.float32) for _ in range(3)]
+
+    def __len__(self) -> int:
+        return len(self._lanes)
 
     @classmethod
     def of(cls, config: Config, source: ExampleSource, rank: int, ranks: int, reader: ThreadPoolExecutor) -> "Lanes":
-        """The lanes of one of `ranks` ranks; see `ffn.training.examples` for the numbering."""
-        batch = config.training.batch
-        streams = [LaneStream.of(config, rank * batch + element, ranks * batch) for element in range(batch)]
-        return cls([Lane(config, source, stream, reader) for stream in streams], config.network.fov)
+        """The lanes of one of `ranks` ranks."""
+        training = config.training
+        own = training.virtual_workers * training.batch
+        streams = [LaneStream(rank * own + number, ranks * own) for number in range(own)]
+        lanes = [Lane(config, source, stream, reader) for stream in streams]
+        return cls(lanes, config.network.fov, training.microbatch)
 
-    def fill(self, tally: Tally) -> None:
-        """Fill the batch with every lane's next field of view."""
-        for element, lane in enumerate(self._lanes):
-            crops = lane.crop(tally)
-            for batch, crop in zip((self.image, self.object_map, self.labels), crops, strict=True):
-                batch[element, ..., 0] = crop
+    @property
+    def parts(self) -> int:
+        """How many parts the lanes go through the network in."""
+        return len(self._parts)
+
+    def batches(self, tally: Tally) -> Iterator[Batch]:
+        """Each part's next fields of view; hand the network's answer to `update` before taking the next part."""
+        for part in self._parts:
+            self._current = part
+            for element, lane in enumerate(part):
+                for array, crop in zip(self._batch, lane.crops(tally), strict=True):
+                    array[element, ..., 0] = crop
+            yield Batch(*(array[: len(part)] for array in self._batch))
 
     def update(self, updated: NDArray[np.float32]) -> None:
-        """Hand the network's answers (float32 [batch, z, y, x, 1]) back to the lanes."""
-        for lane, logits in zip(self._lanes, updated[..., 0], strict=True):
+        """The network's answer (float32 [part, z, y, x, 1]) to the last batch."""
+        for lane, logits in zip(self._current, updated[..., 0], strict=True):
             lane.update(logits)
 
     def state(self) -> dict[str, NDArray[Any]]:

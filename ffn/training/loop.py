@@ -21,23 +21,30 @@ from ffn.files import write_json
 from ffn.model.checkpoint import save_weights
 from ffn.model.network import build_network
 from ffn.progress import Progress, log
+from ffn.training.best import Best
 from ffn.training.curves import Curves
 from ffn.training.examples import ExampleSource
 from ffn.training.lanes import Lanes
 from ffn.training.metrics import Measures, Tally
-from ffn.training.optimizer import build_optimizer, learning_rate
+from ffn.training.optimizer import Updater, learning_rate
 from ffn.training.ranks import Ranks
 from ffn.training.state import TrainingState
 from ffn.training.step import StepResult, TrainingStep
+from ffn.training.validation import Validation
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a run reports at its end. `fovs_per_s` counts all ranks' fields of view, without the first step."""
+    """What a run reports at its end.
+
+    `f1` and `loss` are of the last row of curves.csv, `held_out` the last judgement on data.validation, if any;
+    `fovs_per_s` counts all ranks' fields of view, without the first step and without judging.
+    """
 
     steps: int
     f1: float
     loss: float
+    held_out: Measures | None
     fovs_per_s: float
 
 
@@ -46,33 +53,43 @@ class TrainingLoop:
 
     def __init__(self, config: Config, folder: Path, ranks: Ranks, reader: ThreadPoolExecutor) -> None:
         self._config, self._folder, self._ranks = config, folder, ranks
-        training = config.training
+        training, network = config.training, config.network
         self._lanes = Lanes.of(config, ExampleSource(config), ranks.rank, ranks.size, reader)
-        self._model = build_network(config.network.depth, config.network.features, config.seed)
-        optimizer = build_optimizer(training, self._model)
-        self._step = TrainingStep(config, self._model, optimizer, ranks)
-        self._state = TrainingState(folder / "checkpoints", ranks, self._model, optimizer, self._lanes)
-        self._fovs_per_step = training.batch * ranks.size
+        self._model = build_network(network.depth, network.features, config.seed, training.precision)
+        self._updater = Updater(training, self._model)
+        fovs = len(self._lanes) * training.accumulate
+        self._step = TrainingStep(config, self._model, self._updater, ranks, fovs)
+        self._state = TrainingState(folder / "checkpoints", ranks, self._model, self._updater, self._lanes)
+        self._workers = ranks.size * training.virtual_workers
+        self._fovs_per_step = fovs * ranks.size
+        self._skipped = 0
+        self._validation = Validation.of(config, self._model, ranks)
 
     def run(self) -> TrainingResult:
         """Train from the last checkpoint, or from the beginning, to the last step; write weights and model.json."""
         training, state = self._config.training, self._state
         if state.restore() and self._ranks.first:
             log(f"Resuming after step {state.step} of {training.steps}.")
+        self._skipped = state.step - self._updater.updates
         curves = self._ranks.first_does(lambda: Curves(self._folder, state.step))
+        best = self._ranks.first_does(lambda: Best(self._folder, state.step))
         watch = Stopwatch()
-        measures = Measures.of(Tally())
+        measures, held_out = Measures.of(Tally()), None
         total = training.steps * self._fovs_per_step
         with (
             Progress("train", total, "FOV", state.step * self._fovs_per_step, self._ranks.first) as progress,
             stop_on_sigterm() as asked,
         ):
             while state.step < training.steps:
-                rate = learning_rate(training, self._ranks.size, state.step)
+                rate = learning_rate(training, self._workers, state.step)
                 outcome = self.advance(rate, bool(asked), watch)
-                if state.step % training.log_every == 0 or state.step == training.steps:
+                last = state.step == training.steps
+                if state.step % training.log_every == 0 or last:
                     measures = self._write_row(curves, rate, watch)
-                saved = state.step % training.checkpoint_every == 0 and state.step < training.steps
+                if self._validation is not None and (state.step % training.validate_every == 0 or last):
+                    with watch.pause():
+                        held_out = self._judge(self._validation, curves, best)
+                saved = state.step % training.checkpoint_every == 0 and not last
                 if saved or outcome.stop:
                     state.save(training.keep_checkpoints)
                 if outcome.stop:
@@ -80,33 +97,71 @@ class TrainingLoop:
                         f"stopped by SIGTERM after step {state.step} of {training.steps}, which is saved; the same "
                         "command goes on from there."
                     )
-                progress.advance(self._fovs_per_step, f"loss {outcome.mean_loss:.4f} F1 {measures.f1:.3f}")
+                progress.advance(self._fovs_per_step, _status(outcome, measures, held_out))
         self._ranks.first_does(self._write_model)
         if curves is not None:
             curves.close()
-        return TrainingResult(state.step, measures.f1, measures.loss, watch.steps * self._fovs_per_step / watch.seconds)
+        rate_seen = watch.steps * self._fovs_per_step / watch.seconds
+        return TrainingResult(state.step, measures.f1, measures.loss, held_out, rate_seen)
 
     def advance(self, rate: float, stop: bool, watch: "Stopwatch") -> StepResult:
         """One step at this learning rate; `stop` asks all ranks to stop after it. Raises DataError on divergence."""
         lanes, state = self._lanes, self._state
-        lanes.fill(state.tally)
-        with watch.step():
-            outcome = self._step(lanes.image, lanes.object_map, lanes.labels, rate, stop)
+        if lanes.parts == 1 and self._config.training.accumulate == 1:
+            (batch,) = lanes.batches(state.tally)
+            with watch.step():
+                updated, outcome = self._step.update(batch, rate, stop)
+            self._check(outcome)
+            lanes.update(updated)
+        else:
+            for _ in range(self._config.training.accumulate):
+                for batch in lanes.batches(state.tally):
+                    with watch.inside():
+                        updated = self._step.add(batch)
+                    lanes.update(updated)
+            with watch.step():
+                outcome = self._step.finish(rate, stop)
+            self._check(outcome)
         state.step += 1
-        self._check(outcome)
-        lanes.update(outcome.updated)
-        state.tally.count_step(outcome.loss)
+        if outcome.applied:
+            state.tally.count_step(outcome.loss)
         return outcome
 
     def _check(self, outcome: StepResult) -> None:
-        if math.isfinite(outcome.mean_loss):
+        if outcome.applied:
             return
+        training, step = self._config.training, self._state.step + 1
+        wrong = f"The loss is {outcome.mean_loss}"
+        if math.isfinite(outcome.mean_loss):
+            wrong = f"The loss is {outcome.mean_loss:.4f}, but its gradient is not finite"
         where = f"on rank {self._ranks.rank}" if not math.isfinite(outcome.loss) else "on another rank"
+        if math.isfinite(outcome.mean_loss) or self._ranks.size == 1:
+            where = f"on rank {self._ranks.rank}"
+        if training.on_nonfinite == "skip":
+            self._skipped += 1
+            self._state.tally.count_skip()
+            if self._skipped <= training.max_skipped:
+                if self._ranks.first:
+                    log(f"{wrong} at step {step} {where}: update left out ({self._skipped} so far).")
+                return
+            wrong = f"More than training.max_skipped {training.max_skipped} updates were left out; now {wrong.lower()}"
         raise DataError(
-            f"The loss is {outcome.mean_loss} at step {self._state.step} {where}: training has diverged, or the image "
-            "holds values that are not numbers. Use a smaller training.learning_rate, a warm-up, or "
-            "training.gradient_clip, and check network.image_mean and image_stddev."
+            f"{wrong} at step {step} {where}: training has diverged, or the image holds values that are not numbers. "
+            "Use a smaller training.learning_rate, a warm-up, or training.gradient_clip, and check network.image_mean "
+            "and image_stddev."
         )
+
+    def _judge(self, validation: Validation, curves: Curves | None, best: Best | None) -> Measures:
+        state = self._state
+        before = self._model.get_weights()
+        kept = self._updater.kept_weights()
+        self._model.set_weights(kept)
+        measures = validation.measures()
+        if curves is not None and best is not None:
+            curves.add_validation(state.step, state.step * self._fovs_per_step, measures)
+            best.offer(self._model, state.step, measures.f1)
+        self._model.set_weights(before)
+        return measures
 
     def _write_row(self, curves: Curves | None, rate: float, watch: "Stopwatch") -> Measures:
         state = self._state
@@ -119,8 +174,14 @@ class TrainingLoop:
         return measures
 
     def _write_model(self) -> None:
+        self._model.set_weights(self._updater.kept_weights())
         save_weights(self._model, self._folder / "model.ckpt")
         write_json(self._folder / "model.json", self._config.network.model_dump(mode="json"))
+
+
+def _status(outcome: StepResult, measures: Measures, held_out: Measures | None) -> str:
+    text = f"loss {outcome.mean_loss:.4f} F1 {measures.f1:.3f}"
+    return text if held_out is None else f"{text} held-out F1 {held_out.f1:.3f}"
 
 
 class Stopwatch:
@@ -131,19 +192,33 @@ class Stopwatch:
         self._inside, self._lap_steps, self._all_steps = 0.0, 0, 0
 
     @contextmanager
-    def step(self) -> Iterator[None]:
-        """Time one TensorFlow step."""
+    def inside(self) -> Iterator[None]:
+        """Time spent in TensorFlow."""
         began = time.perf_counter()
         yield
-        now = time.perf_counter()
-        self._inside += now - began
+        self._inside += time.perf_counter() - began
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Time the TensorFlow call that ends a step."""
+        with self.inside():
+            yield
         self._lap_steps += 1
         self._all_steps += 1
         if self._all_steps == 1:
-            self._began = now
+            self._began = time.perf_counter()
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Time that counts for no rate."""
+        began = time.perf_counter()
+        yield
+        paused = time.perf_counter() - began
+        self._began += paused
+        self._lap += paused
 
     def lap(self) -> tuple[float, float, int]:
-        """(seconds, seconds inside the TensorFlow step, steps) since the last lap."""
+        """(seconds, seconds inside TensorFlow, steps) since the last lap."""
         now = time.perf_counter()
         result = now - self._lap, self._inside, self._lap_steps
         self._lap, self._inside, self._lap_steps = now, 0.0, 0

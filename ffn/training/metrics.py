@@ -20,6 +20,7 @@ FIELDS = (
     "moves_correct",
     "moves_missed",
     "moves_spurious",
+    "skipped",
 )
 
 
@@ -33,8 +34,12 @@ class Tally:
         return float(self.values[FIELDS.index(field)])
 
     def count_step(self, loss: float) -> None:
-        """One update of the weights with this mean loss."""
+        """One update of the weights, or one pass of a judgement, with this mean loss."""
         self.values[:2] += 1, loss
+
+    def count_skip(self) -> None:
+        """One update that was left out because loss or gradients were no numbers."""
+        self.values[9] += 1
 
     def count_move(self, wanted: bool, executed: bool) -> None:
         """One decision of a movement policy; a move neither wanted nor executed is not counted."""
@@ -46,11 +51,14 @@ class Tally:
             self.values[8] += 1
 
     def count_voxels(self, canvas: NDArray[np.float32], labels: NDArray[np.float32]) -> None:
-        """A finished example: its canvas (logits) is judged at 0.9 against its soft labels at 0.5."""
-        predicted, true = canvas >= PREDICTED_LOGIT, labels > 0.5
-        both, any_predicted, any_true = (int(np.count_nonzero(m)) for m in (predicted & true, predicted, true))
+        """A finished example: its canvas (logits) is judged at 0.9 against its soft labels at 0.5, where known."""
+        known = labels >= 0
+        predicted, true = (canvas >= PREDICTED_LOGIT) & known, labels > 0.5
+        both, any_predicted, any_true, all_known = (
+            int(np.count_nonzero(mask)) for mask in (predicted & true, predicted, true, known)
+        )
         misses = any_true - both
-        self.values[2:6] += both, any_predicted - both, misses, canvas.size - any_predicted - misses
+        self.values[2:6] += both, any_predicted - both, misses, all_known - any_predicted - misses
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,7 @@ class Measures:
     moves_correct: float
     moves_missed: float
     moves_spurious: float
+    skipped: float
 
     @classmethod
     def of(cls, tally: Tally) -> "Measures":
@@ -92,6 +101,7 @@ class Measures:
             moves_correct=known(tally["moves_correct"] / max(moves, 1), moves),
             moves_missed=known(tally["moves_missed"] / max(moves, 1), moves),
             moves_spurious=known(tally["moves_spurious"] / max(moves, 1), moves),
+            skipped=tally["skipped"],
         )
 
     def as_dict(self) -> dict[str, Any]:

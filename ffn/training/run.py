@@ -42,14 +42,14 @@ def settings(config: Config, ranks: int) -> dict[str, Any]:
     training = {key: value for key, value in whole["training"].items() if key not in _FREE}
     kept = {
         "seed": whole["seed"],
-        "data": {"train": whole["data"]["train"]},
+        "data": {key: whole["data"][key] for key in ("train", "validation")},
         "network": whole["network"],
         "prepare": whole["prepare"],
         "training": {**training, "ranks": ranks},
         "augmentation": whole["augmentation"],
         "allreduce": {key: whole["allreduce"][key] for key in _ADDING},
     }
-    if config.data.train is not None and SYNTHETIC in (config.data.train.image, config.data.train.labels):
+    if _synthetic(config):
         kept["synthetic"] = whole["synthetic"]
     return kept
 
@@ -113,12 +113,15 @@ def _claim(config: Config, stage: Stage, ranks: Ranks, resume: bool) -> bool:
 def _prepare(config: Config) -> None:
     from ffn.prepare.run import prepare_training
 
-    train_region = config.data.train
-    if train_region is not None and SYNTHETIC in (train_region.image, train_region.labels):
+    if _synthetic(config):
         from ffn.synthetic.run import synthesize
 
         synthesize(config)
     prepare_training(config)
+
+
+def _synthetic(config: Config) -> bool:
+    return any(SYNTHETIC in (region.image, region.labels) for region in config.data.labelled.values())
 
 
 def _check(config: Config) -> None:

@@ -25,6 +25,7 @@ from ffn.files import remove, sync, write_json
 from ffn.model.checkpoint import load_weights, read_tensors, save_weights
 from ffn.training.lanes import Lanes
 from ffn.training.metrics import Tally
+from ffn.training.optimizer import Updater
 from ffn.training.ranks import Ranks
 
 FORMAT = 1
@@ -39,11 +40,11 @@ class TrainingState:
         folder: Path,
         ranks: Ranks,
         model: keras.Model,
-        optimizer: keras.optimizers.Optimizer,
+        updater: Updater,
         lanes: Lanes,
     ) -> None:
         self.folder, self.step, self.tally = folder, 0, Tally()
-        self._ranks, self._model, self._optimizer, self._lanes = ranks, model, optimizer, lanes
+        self._ranks, self._model, self._updater, self._lanes = ranks, model, updater, lanes
 
     def save(self, keep: int) -> None:
         """Write a checkpoint of this step, and delete all but the last `keep`. Every rank calls it."""
@@ -67,7 +68,7 @@ class TrainingState:
             source = self.folder / f"step-{step:08d}"
             self._ranks.first_does(lambda: self._load_shared(source))
             self._load_rank(source)
-        self._ranks.broadcast([*self._model.trainable_variables, *self._optimizer.variables])
+        self._ranks.broadcast([*self._model.trainable_variables, *self._updater.variables])
         self.step = step
         return step
 
@@ -83,7 +84,7 @@ class TrainingState:
         sync(path)
 
     def _save_shared(self, folder: Path) -> None:
-        slots = {_slot(i): np.asarray(v) for i, v in enumerate(self._optimizer.variables)}
+        slots = {_slot(i): np.asarray(v) for i, v in enumerate(self._updater.variables)}
         if not all(np.isfinite(value).all() for value in self._model.get_weights()):
             raise DataError(
                 f"The weights are not finite after step {self.step}: training has diverged. Use a smaller "
@@ -109,7 +110,7 @@ class TrainingState:
             raise _damaged(folder, f"format {record.get('format')}, this version reads {FORMAT}")
         load_weights(self._model, folder / "weights")
         tensors = read_tensors(folder / "weights")
-        for number, variable in enumerate(self._optimizer.variables):
+        for number, variable in enumerate(self._updater.variables):
             value = tensors.get(_slot(number))
             if value is None or value.shape != tuple(variable.shape):
                 raise _damaged(folder, f"no optimizer slot {variable.path}")

@@ -13,10 +13,12 @@ from ffn.config import Config, parse_config
 from ffn.errors import ConfigError, DataError, GeometryError, VolumeError
 from ffn.geometry import Box
 from ffn.model.logits import logit
-from ffn.prepare.run import prepare_training
+from ffn.prepare.coordinates import CoordinateStream
+from ffn.prepare.run import VALIDATION_SEED, prepare_training
+from ffn.runs import RunPaths
 from ffn.training.augment import Orientation
 from ffn.training.examples import ExampleSource, LaneStream, patch_size
-from ffn.training.lanes import Lanes
+from ffn.training.lanes import Lane, Lanes
 from ffn.training.metrics import Tally
 from ffn.training.region import TrainingRegion
 from ffn.volumes import open_volume, pool
@@ -39,15 +41,18 @@ def config_of(folder: Path, **training: Any) -> Config:
     return parse_config(settings(folder, **training))
 
 
+def centres(config: Config) -> CoordinateStream:
+    return CoordinateStream(RunPaths.of(config).training_volume(0, 1).coordinates, config.seed)
+
+
 def upright(folder: Path, **training: Any) -> Config:
     return config_of(folder, permutable_axes=[], reflectable_axes=[], **training)
 
 
 def test_patch_is_normalised_and_centred_on_the_drawn_voxel(folder: Path) -> None:
     config = upright(folder)
-    stream = LaneStream.of(config, 0, 1)
-    example = ExampleSource(config).load(stream, 4)
-    box = Box.centred(stream.stream.draw(4), (13, 13, 13))
+    example = ExampleSource(config).load(LaneStream(0, 1), 4)
+    box = Box.centred(centres(config).draw(4), (13, 13, 13))
     with h5py.File(folder / "volume.h5") as file:
         image, labels = file["image"][box.slices], file["labels"][box.slices]
     assert example.index == 4
@@ -67,9 +72,9 @@ def test_lower_resolution_is_learnt_from_the_pooled_volume(tmp_path: Path) -> No
     with h5py.File(tmp_path / "volume.h5") as file:
         image = pool(file["image"][...], (2, 2, 2), labels=False)
         labels = pool(file["labels"][...], (2, 2, 2), labels=True)
-    stream, source = LaneStream.of(config, 0, 1), ExampleSource(config)
+    stream, source, drawn = LaneStream(0, 1), ExampleSource(config), centres(config)
     for index in range(20):
-        box = Box.centred(stream.stream.draw(index), (7, 7, 7))
+        box = Box.centred(drawn.draw(index), (7, 7, 7))
         example = source.load(stream, index)
         np.testing.assert_allclose(example.image, (image[box.slices].astype(np.float32) - 128) / 50, atol=1e-6)
         around = labels[box.slices]
@@ -85,9 +90,9 @@ def test_patch_has_room_for_the_moves(folder: Path, moves: str, size: int) -> No
 
 def test_patches_that_stick_out_are_left_out(folder: Path) -> None:
     config = upright(folder, moves="max_pred_moves")  # coordinates were prepared for a shorter reach
-    stream, source = LaneStream.of(config, 0, 1), ExampleSource(config)
+    stream, source, drawn = LaneStream(0, 1), ExampleSource(config), centres(config)
     inside = Box((8, 8, 8), (28, 28, 28))
-    fits = [i for i in range(60) if inside.contains(Box.centred(stream.stream.draw(i), (1, 1, 1)))]
+    fits = [i for i in range(60) if inside.contains(Box.centred(drawn.draw(i), (1, 1, 1)))]
     assert len(fits) < 60
     found, index = [], 0
     while index < 60:
@@ -109,7 +114,7 @@ def test_orientation_is_a_pure_function_that_reaches_every_allowed_turn() -> Non
 
 def test_orientation_turns_image_and_labels_alike_about_the_centre(folder: Path) -> None:
     turned, plain = config_of(folder), upright(folder)
-    stream = LaneStream.of(turned, 0, 1)
+    stream = LaneStream(0, 1)
     changed = 0
     for index in range(12):
         one, other = ExampleSource(turned).load(stream, index), ExampleSource(plain).load(stream, index)
@@ -130,11 +135,12 @@ def feed(lanes: list[Lanes], turns: int, tally: Tally) -> list[np.ndarray]:
     """What the lanes of all ranks, in order, see at each turn."""
     seen = []
     for _ in range(turns):
-        for part in lanes:
-            part.fill(tally)
-        seen.append(np.concatenate([np.concatenate([p.image, p.object_map, p.labels], axis=-1) for p in lanes]))
-        for part in lanes:
-            part.update(imagined_network(part.image, part.object_map))
+        turn = []
+        for rank in lanes:
+            for batch in rank.batches(tally):
+                turn.append(np.concatenate([batch.image, batch.object_map, batch.labels], axis=-1))
+                rank.update(imagined_network(batch.image, batch.object_map))
+        seen.append(np.concatenate(turn))
     return seen
 
 
@@ -167,12 +173,26 @@ def test_lanes_advance_independently_and_start_from_the_seed(folder: Path, reade
 def test_the_answer_is_what_the_next_crop_shows(folder: Path, reader: ThreadPoolExecutor) -> None:
     config = config_of(folder, batch=1)
     lanes, tally = Lanes.of(config, ExampleSource(config), 0, 1, reader), Tally()
-    lanes.fill(tally)
+    list(lanes.batches(tally))
     answer = np.full((1, 9, 9, 9, 1), logit(0.95), np.float32)
     lanes.update(answer)
-    lanes.fill(tally)  # offset (-2, -2, -2): its upper corner overlaps the first field of view
-    np.testing.assert_array_equal(lanes.object_map[0, 2:, 2:, 2:, 0], answer[0, :7, :7, :7, 0])
-    assert np.all(lanes.object_map[0, :2, ..., 0] == logit(0.05))
+    (batch,) = lanes.batches(tally)  # offset (-2, -2, -2): its upper corner overlaps the first field of view
+    np.testing.assert_array_equal(batch.object_map[0, 2:, 2:, 2:, 0], answer[0, :7, :7, :7, 0])
+    assert np.all(batch.object_map[0, :2, ..., 0] == logit(0.05))
+
+
+@pytest.mark.parametrize("microbatch", [1, 2, 4, 5])
+def test_virtual_workers_see_the_examples_of_real_ones_in_parts_of_any_size(
+    folder: Path, reader: ThreadPoolExecutor, microbatch: int
+) -> None:
+    virtual = config_of(folder, virtual_workers=3, batch=2, microbatch=microbatch)
+    real = config_of(folder, batch=2)
+    one, three = Tally(), Tally()
+    single = feed([Lanes.of(virtual, ExampleSource(virtual), 0, 1, reader)], 40, one)
+    ranks = [Lanes.of(real, ExampleSource(real), rank, 3, reader) for rank in range(3)]
+    for a, b in zip(single, feed(ranks, 40, three), strict=True):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(one.values, three.values)
 
 
 @pytest.mark.parametrize("moves", ["fixed", "max_pred_moves"])
@@ -229,9 +249,92 @@ def test_coordinates_that_never_fit_are_reported(folder: Path, monkeypatch: pyte
     values = settings(folder)
     values["network"].update(fov=[35, 9, 9], deltas=[0, 2, 2])
     config = parse_config(values)
-    stream = LaneStream.of(parse_config(settings(folder)), 0, 1)
-    source = ExampleSource(config)
-    misses = [stream.stream.draw(index)[0] not in (17, 18) for index in range(100)]
+    stream, source, drawn = LaneStream(0, 1), ExampleSource(config), centres(config)
+    misses = [drawn.draw(index)[0] not in (17, 18) for index in range(100)]
     first = next(index for index in range(100) if all(misses[index : index + 3]))
     with pytest.raises(DataError, match="too near the border"):
         source.load(stream, first)
+
+
+def split(folder: Path, seed: int = 5, **training: Any) -> Config:
+    """Learning from the lower part of the volume, judging on the upper part."""
+    values = settings(folder, **training)
+    region = values["data"]["train"]
+    values["data"]["train"] = {**region, "box": "0:20,0:36,0:36"}
+    values["data"]["validation"] = {**region, "box": "20:36,0:36,0:36"}
+    return parse_config({**values, "run": f"split-{seed}", "seed": seed})
+
+
+def test_validation_examples_are_held_out_unchanged_and_the_same_for_every_seed(folder: Path) -> None:
+    config, other = split(folder), split(folder, seed=6)
+    prepare_training(config)
+    prepare_training(other)
+    with h5py.File(folder / "volume.h5") as file:
+        image, labels = file["image"][20:], file["labels"][20:]
+    files = RunPaths.of(config).validation_volume
+    drawn = CoordinateStream(files.coordinates, VALIDATION_SEED)
+    source, again = ExampleSource.for_validation(config), ExampleSource.for_validation(other)
+    for number in range(20):
+        example, same = source.load(LaneStream(0, 1), number), again.load(LaneStream(number % 3, 3), number // 3)
+        box = Box.centred(drawn.draw(number), (13, 13, 13))
+        np.testing.assert_allclose(example.image, (image[box.slices].astype(np.float32) - 128) / 50, atol=1e-6)
+        around = labels[box.slices]
+        np.testing.assert_array_equal(example.labels == np.float32(0.95), around == around[6, 6, 6])
+        np.testing.assert_array_equal(example.image, same.image)
+        np.testing.assert_array_equal(example.labels, same.labels)
+    assert not files.seeds.exists()
+
+
+def test_a_run_without_a_validation_region_has_nothing_to_judge_on(folder: Path) -> None:
+    assert not RunPaths.of(config_of(folder)).validation_volume.folder.exists()
+    with pytest.raises(ConfigError, match=r"data\.validation is empty"):
+        ExampleSource.for_validation(config_of(folder))
+
+
+def test_lanes_work_through_validation_examples(folder: Path, reader: ThreadPoolExecutor) -> None:
+    config = split(folder)
+    prepare_training(config)
+    source = ExampleSource.for_validation(config)
+    lanes = Lanes([Lane(config, source, LaneStream(lane, 2), reader) for lane in range(2)], config.network.fov)
+    tally = Tally()
+    feed([lanes], 30, tally)
+    assert tally["true_positive"] > 0
+
+
+def with_unlabelled(folder: Path, **region: str) -> Config:
+    """A volume of which one half is not labelled."""
+    write_volume(folder / "volume.h5")
+    with h5py.File(folder / "volume.h5", "r+") as file:
+        file["labels"][:, :, :18] = 0
+    values = settings(folder, permutable_axes=[], reflectable_axes=[])
+    values["data"]["train"] = {**values["data"]["train"], **region}
+    config = parse_config(values)
+    prepare_training(config)
+    return config
+
+
+def test_unlabelled_voxels_say_nothing_and_are_no_centres(tmp_path: Path) -> None:
+    config = with_unlabelled(tmp_path)
+    source, drawn, crossing = ExampleSource(config), centres(config), 0
+    for index in range(60):
+        z, y, x = drawn.draw(index)
+        assert x >= 18
+        example = source.load(LaneStream(0, 1), index)
+        unknown = np.broadcast_to(np.arange(x - 6, x + 7) < 18, (13, 13, 13))
+        np.testing.assert_array_equal(example.labels == -1, unknown)
+        crossing += unknown.any()
+    assert 0 < crossing < 60
+    assert drawn.left_out["unlabelled"] == 24 * 24 * 12
+
+
+def test_label_zero_may_mean_that_there_is_no_object(tmp_path: Path) -> None:
+    config = with_unlabelled(tmp_path, label_zero="background")
+    source, drawn, empty = ExampleSource(config), centres(config), 0
+    for index in range(60):
+        labels = source.load(LaneStream(0, 1), index).labels
+        assert set(np.unique(labels)) <= {np.float32(0.05), np.float32(0.95)}
+        centre, value = drawn.draw_with_class(index)
+        empty += bool((labels == np.float32(0.05)).all())
+        assert (labels == np.float32(0.05)).all() == (centre[2] < 18)
+        assert value == 0 or centre[2] >= 18
+    assert empty > 0

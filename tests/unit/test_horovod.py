@@ -15,7 +15,7 @@ from ffn.model.checkpoint import read_tensors
 from ffn.prepare.run import prepare_training
 from ffn.training.ranks import Ranks, launched_ranks
 
-needs_horovod = pytest.mark.skipif(importlib.util.find_spec("horovod") is None, reason="Horovod is not installed")
+needs_horovod = pytest.mark.skipif(importlib.util.find_spec("horovod") is None, reason="needs Horovod: make setup")
 BIN = Path(sys.executable).parent
 
 
@@ -56,6 +56,24 @@ def test_two_ranks_equal_one_rank_with_both_shards(folder: Path, optimizer: str)
     assert [row[:2] for row in rows[0]] == [row[:2] for row in rows[1]]
     np.testing.assert_allclose(np.array(rows[0], float), np.array(rows[1], float), rtol=1e-4, atol=1e-5)
     assert done.stdout.count("final F1") == 1
+
+
+@needs_horovod
+def test_virtual_workers_equal_real_ones(folder: Path) -> None:
+    """Also where Adam, a scaled rate, accumulation and the moving average are in play."""
+    common = {"steps": 12, "batch": 1, "accumulate": 2, "rate_scaling": "sqrt", "ema": 0.9, "warmup_steps": 3}
+    real = write_config(folder, "real.yaml", ranks=2, virtual_workers=1, **common)
+    virtual = write_config(folder, "virtual.yaml", ranks=1, virtual_workers=2, microbatch=1, **common)
+    alone, together = folder / "virtual", folder / "real"
+    train(virtual, "--output", str(alone))
+    done = run(horovodrun(train_command(real, "--output", str(together))))
+    assert done.returncode == 0, done.stderr
+    expected = weights(together)
+    for name, value in weights(alone).items():
+        np.testing.assert_allclose(value, expected[name], rtol=0, atol=2e-6, err_msg=name)
+    rows = [[line.split(",") for line in (o / "curves.csv").read_text().splitlines()[1:]] for o in (alone, together)]
+    assert rows[0][-1][:2] == ["12", "48"]
+    np.testing.assert_allclose(np.array(rows[0], float), np.array(rows[1], float), rtol=1e-4, atol=1e-5)
 
 
 def initial_weights() -> list[np.ndarray]:

@@ -10,11 +10,12 @@ import pytest
 from ffn.cli import main
 from ffn.config import parse_config
 from ffn.errors import DataError, FFNError, GeometryError, StageError, VolumeError
-from ffn.prepare import run
+from ffn.prepare import volume as preparation
 from ffn.prepare.coordinates import CoordinateStream
 from ffn.prepare.partitions import partition_labels
-from ffn.prepare.run import lom_radius, prepare_training, training_margin
+from ffn.prepare.run import prepare_training
 from ffn.prepare.seeds import peak_seeds
+from ffn.prepare.volume import lom_radius, training_margin
 
 BOX = "4:40,2:44,0:46"
 
@@ -67,7 +68,7 @@ def test_files_are_those_of_the_box_with_coordinates_from_its_corner(volume, tmp
             centre, value = stream.draw_with_class(i)
             assert expected[centre] == value
             assert all(6 <= c < n - 6 for c, n in zip(centre, expected.shape, strict=True))
-    facts = json.loads((folder / "done.json").read_text())["facts"]
+    facts = json.loads((folder / "done.json").read_text())["facts"]["data.train"]
     assert facts["seeds"] == len(seeds)
     assert sum(facts["coordinates"].values()) == (expected != 255).sum()
 
@@ -98,7 +99,7 @@ class TestRunningAgain:
         for path in folder.iterdir():
             path.unlink()
         with monkeypatch.context() as patched:
-            patched.setattr(run, victim, _killed)
+            patched.setattr(preparation, victim, _killed)
             with pytest.raises(KeyboardInterrupt):
                 prepare_training(config_for(tmp_path))
         assert not (folder / "done.json").exists()
@@ -161,8 +162,8 @@ def test_command(volume, tmp_path):
 
 
 def test_large_regions_get_seeds_tile_by_tile(volume, tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "_SEED_TILE", (24, 30, 46))
-    monkeypatch.setattr(run, "_SEED_OVERLAP", (8, 10, 8))
+    monkeypatch.setattr(preparation, "_SEED_TILE", (24, 30, 46))
+    monkeypatch.setattr(preparation, "_SEED_OVERLAP", (8, 10, 8))
     prepare_training(config_for(tmp_path))
     seeds = np.loadtxt(tmp_path / "results/toy/prepare/seeds.csv", delimiter=",", dtype=int)
     image = volume[1][4:40, 2:44, 0:46]

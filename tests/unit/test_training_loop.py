@@ -18,11 +18,11 @@ from ffn.training.examples import ExampleSource
 from ffn.training.lanes import Lanes
 from ffn.training.loop import TrainingLoop
 from ffn.training.metrics import Measures, Tally
-from ffn.training.optimizer import build_optimizer, learning_rate
+from ffn.training.optimizer import Updater, learning_rate
 from ffn.training.ranks import Ranks
 from ffn.training.run import train as train_run
 from ffn.training.state import TrainingState
-from ffn.training.step import TrainingStep
+from ffn.training.step import Batch, TrainingStep
 
 
 @pytest.fixture(scope="module")
@@ -76,18 +76,18 @@ def test_command_writes_all_files_and_prints_f1_and_rate(folder: Path) -> None:
 def test_one_step_is_clipped_gradient_descent_on_the_mean_cross_entropy(folder: Path) -> None:
     config = parse_config(settings(folder, optimizer="sgd", learning_rate=0.3, gradient_clip=0.01))
     model, reference = (build_network(2, 4, seed=9) for _ in range(2))
-    step = TrainingStep(config, model, build_optimizer(config.training, model), Ranks())
+    step = TrainingStep(config, model, Updater(config.training, model), Ranks(), fovs=2)
     random = np.random.default_rng(0)
     image, object_map = random.normal(size=(2, 2, 9, 9, 9, 1)).astype(np.float32)
     labels = random.choice([0.05, 0.95], image.shape).astype(np.float32)
-    outcome = step(image, object_map, labels, 0.3, stop=False)
+    mine, outcome = step.update(Batch(image, object_map, labels), 0.3, stop=False)
     with tf.GradientTape() as tape:
         updated = reference([image, object_map])
         p = tf.sigmoid(updated)
         loss = -tf.reduce_mean(labels * tf.math.log(p) + (1 - labels) * tf.math.log(1 - p))
     variables = [weight.value for weight in reference.trainable_variables]
     gradients = tape.gradient(loss, variables)
-    np.testing.assert_allclose(outcome.updated, updated, atol=1e-5)
+    np.testing.assert_allclose(mine, updated, atol=1e-5)
     assert outcome.loss == outcome.mean_loss == pytest.approx(float(loss), rel=1e-5)
     clipped = 0
     for mine, before, gradient in zip(model.get_weights(), variables, gradients, strict=True):
@@ -100,11 +100,11 @@ def test_one_step_is_clipped_gradient_descent_on_the_mean_cross_entropy(folder: 
 def test_the_step_is_traced_once(folder: Path) -> None:
     config = parse_config(settings(folder))
     model = build_network(2, 4)
-    step = TrainingStep(config, model, build_optimizer(config.training, model), Ranks())
+    step = TrainingStep(config, model, Updater(config.training, model), Ranks(), fovs=2)
     batch = np.zeros((2, 9, 9, 9, 1), np.float32)
     for number in range(4):
-        assert step(batch, batch, batch, 0.1 * number, stop=number == 3).stop == (number == 3)
-    assert step._step.experimental_get_tracing_count() == 1
+        assert step.update(Batch(batch, batch, batch), 0.1 * number, stop=number == 3)[1].stop == (number == 3)
+    assert step._whole.experimental_get_tracing_count() == 1
 
 
 def test_divergence_names_step_and_rank_and_leaves_no_model(folder: Path) -> None:
@@ -123,7 +123,7 @@ def test_diverged_weights_are_not_saved(folder: Path) -> None:
     with ThreadPoolExecutor(1) as reader:
         lanes = Lanes.of(config, ExampleSource(config), 0, 1, reader)
     model = build_network(2, 4)
-    state = TrainingState(folder / "bad", Ranks(), model, build_optimizer(config.training, model), lanes)
+    state = TrainingState(folder / "bad", Ranks(), model, Updater(config.training, model), lanes)
     state.save(keep=3)
     state.step = 1
     model.get_layer("conv_lom").bias.assign([math.nan])
@@ -153,7 +153,7 @@ def test_rate_scales_with_the_ranks(scaling: str, rate: float) -> None:
 @pytest.mark.parametrize("name", ["sgd", "momentum", "adam"])
 def test_optimizers_have_the_reference_constants(name: str) -> None:
     model = build_network(2, 4)
-    config = build_optimizer(Training(optimizer=name, learning_rate=0.01), model).get_config()
+    config = Updater(Training(optimizer=name, learning_rate=0.01), model).optimizer.get_config()
     expected = {
         "sgd": {"momentum": 0.0},
         "momentum": {"momentum": 0.9, "nesterov": False},

@@ -15,7 +15,15 @@ if plan.trains:
         params:
             config=lambda wildcards, output: plan.config_file,
             launch=lambda wildcards, resources: plan.launch(resources),
-            settings=plan.settings("data.train", "data.voxel_size", "network", "prepare", "training.moves", "seed"),
+            settings=plan.settings(
+                "data.train",
+                "data.validation",
+                "data.voxel_size",
+                "network",
+                "prepare",
+                "training.moves",
+                "seed",
+            ),
         message:
             "Finding seeds, partitions and balanced coordinates in the training volume"
         shell:

@@ -19,7 +19,9 @@ if plan.trains:
         params:
             config=lambda wildcards, output: plan.config_file,
             launch=lambda wildcards, resources: plan.launch_training(resources),
-            settings=plan.settings("network", "training", "augmentation", "allreduce", "seed"),
+            settings=plan.settings(
+                "data.train", "data.validation", "network", "training", "augmentation", "allreduce", "seed"
+            ),
         message:
             "Training the network (continues where an earlier attempt stopped)"
         shell:
