@@ -164,7 +164,7 @@ class ThreeRanks(Ranks):
     """Rank `rank` of three whose rank 0 has failed."""
 
     def sum(self, values: np.ndarray) -> np.ndarray:
-        return values + (0 if self.first else 1)
+        return values + (0 if self.first else 2)
 
 
 def test_all_ranks_stop_when_the_first_cannot_go_on() -> None:
