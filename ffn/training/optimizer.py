@@ -99,11 +99,12 @@ def _build(training: Training) -> keras.optimizers.Optimizer:
         "use_ema": training.ema is not None,
         "ema_momentum": training.ema or 0.0,
     }
-    return {
+    build: Any = {
         "sgd": lambda: made.SGD(rate, **shared),
         "momentum": lambda: made.SGD(rate, momentum=0.9, **shared),
         "adam": lambda: made.Adam(rate, epsilon=1e-8, **shared),
         "adamw": lambda: made.AdamW(rate, weight_decay=decay, epsilon=1e-8, **shared),
         "lars": lambda: Lars(rate, trust_decay=decay, **shared),
         "lamb": lambda: made.Lamb(rate, weight_decay=decay, **shared),
-    }[training.optimizer]()
+    }[training.optimizer]
+    return build()  # type: ignore[no-any-return]
