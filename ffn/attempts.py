@@ -10,7 +10,8 @@ Without that variable nothing is written and nothing asked.
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -75,3 +76,13 @@ def tell_end(error: BaseException) -> None:
     elif isinstance(error, LostRankError):
         how = "lost"
     attempt.tell(how, str(error) if isinstance(error, FFNError) else f"{type(error).__name__}: {error}")
+
+
+@contextmanager
+def telling_end() -> Iterator[None]:
+    """What ends the block by an exception is told to whoever attends to this process."""
+    try:
+        yield
+    except BaseException as error:
+        tell_end(error)
+        raise

@@ -25,6 +25,7 @@ from ffn.training.best import Best
 from ffn.training.curves import Curves
 from ffn.training.examples import ExampleSource
 from ffn.training.lanes import Lanes
+from ffn.training.layout import History
 from ffn.training.metrics import Measures, Tally
 from ffn.training.optimizer import Updater, learning_rate
 from ffn.training.ranks import Ranks
@@ -64,6 +65,11 @@ class TrainingLoop:
         self._fovs_per_step = fovs * ranks.size
         self._skipped = 0
         self._validation = Validation.of(config, self._model, ranks)
+
+    @property
+    def history(self) -> History:
+        """How the lanes of the run were dealt out to ranks."""
+        return self._state.history
 
     def run(self) -> TrainingResult:
         """Train from the last checkpoint, or from the beginning, to the last step; write weights and model.json."""

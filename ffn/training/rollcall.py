@@ -17,7 +17,7 @@ from collections.abc import Callable
 from io import TextIOWrapper
 from pathlib import Path
 
-from ffn.errors import LostRankError
+from ffn.errors import LostRankError, RankError
 from ffn.files import remove, write_text
 
 GRACE_S = 3.0
@@ -32,11 +32,13 @@ class RollCall:
         rank: This rank's number.
         size: Number of ranks.
         stall_s: Seconds without a sign of life after which the next rank counts as lost.
-        abandon: Called in a thread with the reason when that happens; the main thread may be stuck then.
+        abandon: Called in a thread with the error when that happens; the main thread may be stuck then.
     """
 
-    def __init__(self, folder: Path, rank: int, size: int, stall_s: float, abandon: Callable[[str], None]) -> None:
-        self._folder, self._rank, self._size, self._stall_s = folder, rank, size, stall_s
+    def __init__(
+        self, folder: Path, rank: int, size: int, stall_s: float, abandon: Callable[[RankError], None]
+    ) -> None:
+        self.folder, self._rank, self._size, self._stall_s = folder, rank, size, stall_s
         self._abandon = abandon
         self._beat_s = min(max(stall_s / 10, 0.05), 5.0)
         self._over = threading.Event()
@@ -61,33 +63,37 @@ class RollCall:
         except OSError as error:
             print(f"Rank {self._rank} could not leave word of its end: {error}", file=sys.stderr)
 
-    def why(self) -> str:
-        """A sentence on the ranks that are the reason for trouble, as far as they can be made out."""
+    def lost(self) -> RankError:
+        """The error of a rank that ends because of others; names them and the reason as far as can be made out.
+
+        A LostRankError where no rank said that it failed. Leaves word that this rank is not the cause.
+        """
+        failed, reason = self._reason()
+        self.tell("")
+        if failed:
+            return RankError(f"{reason} So rank {self._rank} ends too.")
+        return LostRankError(f"{reason} Rank {self._rank} ends too; the same command goes on from the last checkpoint.")
+
+    def _reason(self) -> tuple[bool, str]:
+        """Whether a rank said that it failed, and a sentence on what happened to the others."""
         until = time.monotonic() + GRACE_S
         others = [rank for rank in range(self._size) if rank != self._rank]
         while True:
             said = {rank: self._said(rank) for rank in others}
-            causes = [f"rank {rank} ended: {text}" for rank, text in said.items() if text]
+            causes = [f"rank {rank} failed: {text}" for rank, text in said.items() if text]
             if causes:
-                return _sentence(causes)
+                return True, _sentence(causes)
             gone = [rank for rank in others if said[rank] is None and self._is_gone(rank)]
             if gone:
-                return _sentence(
-                    [f"rank {rank} was killed (out of memory, a failing node, or kill -9)" for rank in gone]
-                )
+                why = "was killed (out of memory, a failing node, or kill -9)"
+                return False, _sentence([f"rank {rank} {why}" for rank in gone])
             if time.monotonic() > until:
                 break
             time.sleep(0.1)
         silent = [str(rank) for rank in others if said[rank] is None]
         if not silent:
-            return "All ranks lost touch with each other: the network, or the file system, may have failed."
-        return f"Rank {', '.join(silent)} did not answer any more: it hangs, or its node does."
-
-    def lost(self) -> LostRankError:
-        """The error of a rank that ends because of others; leaves word that it is not the cause."""
-        reason = self.why()
-        self.tell("")
-        return LostRankError(f"{reason} Rank {self._rank} ends too; the same command goes on from the last checkpoint.")
+            return False, "All ranks lost touch with each other: the network, or the file system, may have failed."
+        return False, f"Rank {', '.join(silent)} did not answer any more: it hangs, or its node does."
 
     def _watch(self) -> None:
         neighbour = (self._rank + 1) % self._size
@@ -99,7 +105,7 @@ class RollCall:
             if seen is None or seen != last or late:
                 last, since = seen or 0, now
             elif now - since > self._stall_s:
-                self._abandon(str(self.lost()))
+                self._abandon(self.lost())
                 return
             looked = now
 
@@ -126,7 +132,7 @@ class RollCall:
             return None
 
     def _file(self, rank: int, suffix: str) -> Path:
-        return self._folder / f"rank-{rank:05d}.{suffix}"
+        return self.folder / f"rank-{rank:05d}.{suffix}"
 
 
 def clear(folder: Path) -> None:
