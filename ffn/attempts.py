@@ -68,7 +68,7 @@ class Attempt:
 def tell_end(error: BaseException) -> None:
     """Tell whoever attends to this process that it ends by this exception."""
     attempt = Attempt.current()
-    if attempt is None:
+    if attempt is None or isinstance(error, SystemExit):
         return
     how: End = "failed"
     if isinstance(error, InterruptedTrainingError | KeyboardInterrupt):

@@ -27,10 +27,10 @@ rule middle:
     resources: nodes=3, runtime=7
     shell: "echo $COBALT_PARTSIZE nodes > {output}"
 """
-SECOND_TIME = """
+FAILING = """
 rule all:
     output: "done.txt"
-    shell: "if mkdir tried; then exit 1; else echo > {output}; fi"
+    shell: "exit 1"
 """
 WAITING = """
 rule all:
@@ -88,17 +88,32 @@ def test_jobs_run_in_order_with_their_resources(cobalt):
     assert "-n 1 -t 60" in second
 
 
-def test_failed_job_is_submitted_again(cobalt):
-    write_snakefile(cobalt, SECOND_TIME)
-    done = cobalt.call(*SNAKEMAKE, timeout=240)
-    assert done.returncode == 0, done.stderr
+def test_job_over_its_time_is_submitted_again(cobalt):
+    os.mkfifo(cobalt.workdir / "go")
+    write_snakefile(cobalt, WAITING)
+    snakemake = start(cobalt)
+    job_id = read_until(snakemake, "with external jobid").split("'")[1]
+    cobalt.time_is_up(job_id)
+    assert "goes on with its work" in read_until(snakemake, f"Job {job_id} was stopped by Cobalt")
+    (cobalt.workdir / "go").write_text("went\n")
+    output, _ = snakemake.communicate(timeout=240)
+    assert snakemake.returncode == 0, output
     assert len(cobalt.calls("qsub")) == 2
+    assert "Error in rule" not in output
+    assert (cobalt.workdir / "done.txt").read_text() == "went\n"
+
+
+def test_failed_job_is_not(cobalt):
+    write_snakefile(cobalt, FAILING)
+    done = cobalt.call(*SNAKEMAKE, timeout=240)
+    assert done.returncode != 0
+    assert len(cobalt.calls("qsub")) == 1
 
 
 def test_refused_submission_is_shown(cobalt):
     del cobalt.env["COBALT_PROJ"]
-    write_snakefile(cobalt, SECOND_TIME)
-    done = cobalt.call(*SNAKEMAKE, "--restart-times", "0", timeout=240)
+    write_snakefile(cobalt, FAILING)
+    done = cobalt.call(*SNAKEMAKE, timeout=240)
     assert done.returncode != 0
     assert "No project specified" in done.stdout + done.stderr
 
