@@ -221,6 +221,11 @@ class Cluster(Section):
     launcher: Literal["horovodrun", "aprun", "mpiexec", "srun"] = Field(
         "horovodrun", description="Starts the ranks of the training job."
     )
+    restarts: NotNegative = Field(
+        3,
+        description="How often training is started again, at most, after a rank was killed or hung; on Cobalt also how "
+        "often its job is submitted again after its time was over.",
+    )
 
 
 class Config(Section):

@@ -160,7 +160,7 @@ def test_diverged_weights_are_not_saved(folder: Path) -> None:
     with ThreadPoolExecutor(1) as reader:
         lanes = Lanes.of(config, ExampleSource(config), 0, 1, reader)
     model = build_network(2, 4)
-    state = TrainingState(folder / "bad", Ranks(), model, Updater(config.training, model), lanes)
+    state = TrainingState(config, folder / "bad", Ranks(), model, Updater(config.training, model), lanes)
     state.save(keep=3)
     state.step = 1
     model.get_layer("conv_lom").bias.assign([math.nan])
