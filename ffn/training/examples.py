@@ -61,6 +61,7 @@ class ExampleSource:
     """Loads examples of a prepared run. Not for use from several threads at once.
 
     Attributes:
+        available: Different centres of examples.
         left_out: Draws so far whose patch sticks out of its volume: none where the run was prepared for its moves.
     """
 
@@ -83,6 +84,7 @@ class ExampleSource:
             self._volumes.append(ExampleVolume(config, key, *files[key], seed, cache_bytes))
             self._volumes[-1].require_room(self._size)
             cache_bytes -= self._volumes[-1].held_bytes
+        self.available = sum(sum(volume.centres.counts.values()) for volume in self._volumes)
         self._permutable = self._permutable_axes()
         weights = [1.0] if held_out else [volume.weight for volume in config.data.volumes.values()]
         self._shares = np.cumsum(weights) / np.sum(weights)
@@ -93,7 +95,16 @@ class ExampleSource:
         return cls(config, held_out=True)
 
     def load(self, lane: LaneStream, index: int) -> Example:
-        """The lane's first example from place `index` on whose whole patch lies inside its volume."""
+        """The lane's first example from place `index` on whose whole patch lies inside its volume.
+
+        Raises DataError where there is none, or where there are fewer centres than lanes.
+        """
+        if lane.lanes > self.available:
+            raise DataError(
+                f"{', '.join(volume.key for volume in self._volumes)}: there are {self.available} centres of examples, "
+                f"fewer than the {lane.lanes} examples that are worked on at once (ranks x training.virtual_workers x "
+                "training.batch). Use more labelled data, fewer ranks or workers, or a smaller batch."
+            )
         for candidate in range(index, index + _MOST_MISSES):
             number = lane.number(candidate)
             volume = self._volumes[self._choose(number)]

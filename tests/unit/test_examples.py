@@ -446,3 +446,11 @@ def test_the_size_of_network_voxels_decides(tmp_path: Path) -> None:
         prepare_training(config)
         orders[factors[0]] = ExampleSource(config)._permutable
     assert orders == {1: ["z", "y", "x"], 2: ["y", "x"]}
+
+
+def test_fewer_centres_than_lanes_are_refused(folder: Path) -> None:
+    source = ExampleSource(config_of(folder))
+    assert source.available == 24**3
+    source.load(LaneStream(0, source.available), 0)
+    with pytest.raises(DataError, match=r"data\.train: there are 13824 centres of examples, fewer than the 13825"):
+        source.load(LaneStream(7, source.available + 1), 0)
