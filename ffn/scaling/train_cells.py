@@ -13,9 +13,11 @@ from ffn.errors import DataError
 from ffn.files import remove
 from ffn.prepare.run import prepare_training
 from ffn.progress import log
+from ffn.runs import SYNTHETIC
 from ffn.scaling.cells import Cell, cell_config, rate_of
 from ffn.scaling.outcomes import Outcome, cell_stage, last_scores, outcome_facts, read_outcome, read_outcomes
 from ffn.scaling.rounds import next_cells, planned_cells
+from ffn.synthetic.run import synthesize
 from ffn.training.ranks import Ranks
 from ffn.training.run import train
 
@@ -51,6 +53,8 @@ def train_cell(config: Config, cell: Cell) -> Outcome | None:
 
 def prepare_cells(config: Config, cells: list[Cell]) -> None:
     """Make what the cells of each seed read; jobs that start at the same time must find it ready."""
+    if any(SYNTHETIC in (region.image, region.labels) for region in config.data.labelled.values()):
+        synthesize(config)
     for seed in sorted({cell.seed for cell in cells}):
         prepare_training(cell_config(config, next(cell for cell in cells if cell.seed == seed)))
 
@@ -64,6 +68,7 @@ def train_all(config: Config) -> dict[Cell, Outcome]:
     outcomes = read_outcomes(config)
     began, spent = time.monotonic(), 0.0
     while cells := next_cells(study, outcomes):
+        prepare_cells(config, cells)
         for index, cell in enumerate(cells):
             outcomes[cell] = _alone(config, cell)
             spent += _cost(cell)
