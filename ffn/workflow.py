@@ -23,6 +23,7 @@ from ffn.errors import ConfigError
 from ffn.files import write_text
 from ffn.geometry import Box, overlapping_tiles
 from ffn.runs import SYNTHETIC, RunPaths
+from ffn.scaling.targets import StudyPlan
 from ffn.stages import settings_hash
 
 ALL_CORES = 1024
@@ -99,6 +100,11 @@ class Plan:
         """What a run is for."""
         stages = ["evaluate"] if self.scores else []
         return [self.marker(stage) for stage in (*stages, "export", "report")]
+
+    @property
+    def study(self) -> StudyPlan:
+        """The jobs of the scaling study."""
+        return StudyPlan.of(self.config)
 
     # --- files
 
@@ -210,10 +216,22 @@ class Plan:
             return launch_line(launcher, ranks=self.config.training.ranks)
         return launch_line(launcher, ranks=resources.tasks, nodes=resources.nodes, depth=depth)
 
+    def launch_ranks(self, resources: Any, ranks: int) -> str:
+        """Launch line of this many ranks, on the nodes of the job where it is one of a cluster."""
+        launcher = resources.get("launcher", self.config.cluster.launcher)
+        if launcher == "horovodrun":
+            return launch_line(launcher, ranks=ranks)
+        return launch_line(launcher, ranks=ranks, nodes=resources.nodes, depth=resources.get("depth", 1))
+
     @property
     def tasks(self) -> int:
         """Training ranks on a cluster."""
         return self.config.cluster.nodes * self.config.cluster.ranks_per_node
+
+    @property
+    def all_cores(self) -> int:
+        """Threads of a job that runs alone."""
+        return ALL_CORES
 
     @property
     def training_threads(self) -> int:
