@@ -2,8 +2,12 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ffn.cli.options import add_command, add_config
+
+if TYPE_CHECKING:
+    from ffn.config import Config
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -44,11 +48,20 @@ def _part(
     return parser
 
 
-def _rate(args: argparse.Namespace) -> None:
+def _with_threads(args: argparse.Namespace) -> "Config":
+    """The configuration of a part that trains; its threads are set before TensorFlow is imported."""
     from ffn.config import load_config
+    from ffn.training.threads import set_environment
+
+    config = load_config(args.config)
+    set_environment(config.threads)
+    return config
+
+
+def _rate(args: argparse.Namespace) -> None:
     from ffn.scaling.strong import measure_point
 
-    measure_point(load_config(args.config), args.ranks, args.repeat)
+    measure_point(_with_threads(args), args.ranks, args.repeat)
 
 
 def _scaling(args: argparse.Namespace) -> None:
@@ -59,19 +72,18 @@ def _scaling(args: argparse.Namespace) -> None:
 
 
 def _lr(args: argparse.Namespace) -> None:
-    from ffn.config import load_config
     from ffn.scaling.lr_study import run_lr_study
 
-    print(f"learning rate over workers in {run_lr_study(load_config(args.config))}")
+    print(f"learning rate over workers in {run_lr_study(_with_threads(args))}")
 
 
 def _cell(args: argparse.Namespace) -> None:
-    from ffn.config import load_config
     from ffn.scaling.cells import Cell
+
+    config, cell = _with_threads(args), Cell.parse(args.cell)
     from ffn.scaling.train_cells import train_cell
 
-    cell = Cell.parse(args.cell)
-    outcome = train_cell(load_config(args.config), cell)
+    outcome = train_cell(config, cell)
     if outcome is not None:
         print(f"{cell.name}: {'diverged' if outcome.diverged else dict(outcome.scores)}")
 
@@ -110,7 +122,6 @@ def _cost(args: argparse.Namespace) -> None:
 
 
 def _cost_ranks(args: argparse.Namespace) -> None:
-    from ffn.config import load_config
     from ffn.scaling.calibration import measure_ranks
 
-    measure_ranks(load_config(args.config), args.ranks, args.output)
+    measure_ranks(_with_threads(args), args.ranks, args.output)

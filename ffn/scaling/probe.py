@@ -20,7 +20,7 @@ from ffn.runs import SYNTHETIC, RunPaths
 from ffn.synthetic.run import synthesize
 from ffn.training.loop import Stopwatch, TrainingLoop
 from ffn.training.ranks import Ranks
-from ffn.training.run import use_devices
+from ffn.training.threads import use_devices
 
 # So small a rate that no step diverges; the time of a step does not depend on it.
 _RATE = 1e-6
