@@ -24,6 +24,7 @@ from ffn.errors import ConfigError
 from ffn.files import write_text
 from ffn.geometry import Box, overlapping_tiles
 from ffn.runs import SYNTHETIC, RunPaths
+from ffn.scaling.targets import StudyPlan
 from ffn.stages import settings_hash
 
 ALL_CORES = 1024
@@ -100,6 +101,11 @@ class Plan:
         """What a run is for."""
         stages = ["evaluate"] if self.scores else []
         return [self.marker(stage) for stage in (*stages, "export", "report")]
+
+    @property
+    def study(self) -> StudyPlan:
+        """The jobs of the scaling study."""
+        return StudyPlan.of(self.config)
 
     # --- files
 
@@ -205,11 +211,8 @@ class Plan:
 
     def launch_training(self, resources: Any) -> str:
         """Launch line of the training ranks: on this machine `training.ranks`, else nodes x ranks per node."""
-        launcher = resources.get("launcher", self.config.cluster.launcher)
-        depth = resources.get("depth", 1)
-        if launcher == "horovodrun":
-            return launch_line(launcher, ranks=self.config.training.ranks)
-        return launch_line(launcher, ranks=resources.tasks, nodes=resources.nodes, depth=depth)
+        local = resources.get("launcher", self.config.cluster.launcher) == "horovodrun"
+        return self.launch_ranks(resources, self.config.training.ranks if local else resources.tasks)
 
     def attend_training(self, resources: Any) -> str:
         """What starts the training again where that helps; goes in front of the launch line."""
@@ -223,10 +226,22 @@ class Plan:
             ["ffn attend", *(f"--{name} {shlex.quote(str(value))}" for name, value in options.items()), "--"]
         )
 
+    def launch_ranks(self, resources: Any, ranks: int) -> str:
+        """Launch line of this many ranks, on the nodes of the job where it is one of a cluster."""
+        launcher = resources.get("launcher", self.config.cluster.launcher)
+        if launcher == "horovodrun":
+            return launch_line(launcher, ranks=ranks)
+        return launch_line(launcher, ranks=ranks, nodes=resources.nodes, depth=resources.get("depth", 1))
+
     @property
     def tasks(self) -> int:
         """Training ranks on a cluster."""
         return self.config.cluster.nodes * self.config.cluster.ranks_per_node
+
+    @property
+    def all_cores(self) -> int:
+        """Threads of a job that runs alone."""
+        return ALL_CORES
 
     @property
     def training_threads(self) -> int:

@@ -15,6 +15,7 @@ from ffn.config.sections import (
     Synthetic,
     TrainingVolume,
 )
+from ffn.config.study import CostModel, Efficiency, LrStudy, StrongScaling, Study
 from ffn.config.training import Allreduce, Augmentation, Threads, Training
 
 __all__ = [
@@ -23,13 +24,18 @@ __all__ = [
     "Augmentation",
     "Cluster",
     "Config",
+    "CostModel",
     "Data",
+    "Efficiency",
     "Export",
     "Inference",
+    "LrStudy",
     "Network",
     "Prepare",
     "Region",
     "Source",
+    "StrongScaling",
+    "Study",
     "Synthetic",
     "Threads",
     "Training",

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, ValidatorFunctionWrapHandler, field_validator, model_validator
 
 from ffn.config.base import NotNegative, Offset, Positive, Probability, Section, Size, VoxelSize
+from ffn.config.study import Study
 from ffn.config.training import Allreduce, Augmentation, Threads, Training
 from ffn.errors import GeometryError
 from ffn.geometry import Box
@@ -246,6 +247,7 @@ class Config(Section):
     assembly: Assembly = Field(default_factory=Assembly)
     export: Export = Field(default_factory=Export)
     cluster: Cluster = Field(default_factory=Cluster)
+    study: Study = Field(default_factory=Study)
 
     @model_validator(mode="after")
     def _parts_agree(self) -> "Config":
@@ -263,6 +265,8 @@ class Config(Section):
                 problems += _too_small(key, region.bounds, self.network.fov_in_image_voxels)
         if self.inference.weights == "best" and self.data.validation is None:
             problems.append("inference.weights is `best`, but data.validation is empty: nothing says which are best.")
+        if self.study.lr_study.judged_on == "validation" and self.data.validation is None:
+            problems.append("study.lr_study.judged_on is validation, but data.validation is empty.")
         size, overlap = self.inference.subvolume_size, self.inference.subvolume_overlap
         if size is not None:
             for axis, s, o, f in zip("zyx", size, overlap, self.network.fov_in_image_voxels, strict=True):

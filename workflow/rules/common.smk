@@ -36,3 +36,7 @@ else:
 
 wildcard_constraints:
     tile=r"\d+",
+    ranks=r"\d+",
+    repeat=r"\d+",
+    round=r"\d+",
+    cell=r"w\d+-[mp]\d+-s\d+",

@@ -1,0 +1,138 @@
+"""Calibrating the cost model by measurement, and holding its predictions against real steps.
+
+For each number of ranks r one start of r processes takes turns of three measurements, so that whatever else the machine
+does falls on all three:
+
+    side by side   each rank trains alone, on its share of the cores, waiting for nobody    -> the model
+    allreduce      messages of several sizes, all ranks ready                               -> the model
+    together       the real synchronous training step                                       -> only compared
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ffn.config import Config
+from ffn.errors import DataError
+from ffn.files import write_json
+from ffn.scaling.network import Line
+from ffn.scaling.paper import gradient_bytes
+from ffn.scaling.spread import Lognormal, expected_on_cores
+
+_ALLREDUCES = 10
+_EXTRA = 8
+"""Bytes that travel with the gradients: the loss and the request to stop."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Measurements of one number of ranks, all on one machine.
+
+    Attributes:
+        ranks, cores: processes, and cores they shared.
+        alone: float64 [rounds, ranks, steps], seconds of steps side by side.
+        allreduce: bytes to float64 [rounds, repeats], seconds.
+        together: float64 [rounds, steps], seconds of synchronous steps. No prediction uses them.
+        fovs: fields of view of one rank's step.
+        message: bytes of the gradients' message.
+    """
+
+    ranks: int
+    cores: int
+    alone: NDArray[np.float64]
+    allreduce: dict[int, NDArray[np.float64]]
+    together: NDArray[np.float64]
+    fovs: int
+    message: int
+
+    @property
+    def line(self) -> Line:
+        """The allreduce by message size; nothing for a single rank."""
+        if self.ranks == 1:
+            return Line(0.0, 0.0)
+        sizes = np.array(sorted(self.allreduce), np.float64)
+        return Line.fit(sizes, np.array([np.median(self.allreduce[int(size)]) for size in sizes]))
+
+    @property
+    def step(self) -> Lognormal:
+        """One rank's step beside the others."""
+        return Lognormal.fit(self.alone.ravel())
+
+    @property
+    def predicted_step_s(self) -> float:
+        """Median over the rounds of the slowest rank's time, and the allreduce of the gradients."""
+        slowest = [
+            expected_on_cores(list(turn), float(turn.sum(axis=1).max() / turn.shape[1]), self.cores)
+            for turn in self.alone
+        ]
+        return float(np.median(slowest)) + self.line.seconds(self.message)
+
+    @property
+    def predicted(self) -> float:
+        """FOVs/s of all ranks."""
+        return self.ranks * self.fovs / self.predicted_step_s
+
+    @property
+    def measured(self) -> float:
+        """FOVs/s of all ranks, median over the rounds."""
+        return self.ranks * self.fovs / float(np.median(self.together.mean(axis=1)))
+
+    @property
+    def error(self) -> float:
+        """Predicted over measured, minus 1."""
+        return self.predicted / self.measured - 1
+
+
+def message_bytes(config: Config) -> int:
+    """Bytes that the ranks exchange in one step."""
+    return sum(gradient_bytes(config.network.depth, config.network.features)) + _EXTRA
+
+
+def measure_ranks(config: Config, ranks: int, output: Path) -> None:
+    """Measure with the ranks that were started; each writes output/rank-<number>.json. Every rank calls it.
+
+    Raises RankError if they are not as many as asked for.
+    """
+    from ffn.scaling.probe import Trainer, allreduce_times, example_reader, join_ranks, side_by_side
+
+    everyone, cost = join_ranks(config, ranks), config.study.cost
+    sizes = sorted({message_bytes(config), *(int(1000 * size) for size in cost.message_kb)})
+    found: dict[str, Any] = {"alone": [], "together": [], "allreduce": {size: [] for size in sizes}}
+    with example_reader() as reader:
+        alone, together = Trainer(config, side_by_side(everyone), reader), Trainer(config, everyone, reader)
+        for trainer in (alone, together):
+            trainer.times(3, everyone)
+        for _ in range(cost.rounds):
+            found["alone"].append(alone.times(cost.steps, everyone))
+            if ranks > 1:
+                for size, seconds in allreduce_times(everyone, sizes, _ALLREDUCES).items():
+                    found["allreduce"][size].append(seconds)
+            found["together"].append(together.times(cost.steps, everyone))
+    training = config.training
+    fovs = training.virtual_workers * training.batch * training.accumulate
+    facts = {"ranks": ranks, "cores": os.cpu_count() or 1, "fovs": fovs, "message": message_bytes(config)}
+    write_json(output / f"rank-{everyone.rank:04d}.json", {**facts, **found})
+
+
+def read_calibration(folder: Path, ranks: int) -> Calibration:
+    """What `measure_ranks` wrote. Raises DataError if a rank is missing."""
+    files = [folder / f"rank-{rank:04d}.json" for rank in range(ranks)]
+    absent = [file.name for file in files if not file.exists()]
+    if absent:
+        raise DataError(f"{folder} lacks {absent[0]}: the measurement of {ranks} rank(s) did not end.")
+    found = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    first = found[0]
+    return Calibration(
+        ranks,
+        int(first["cores"]),
+        np.array([rank["alone"] for rank in found], np.float64).transpose(1, 0, 2),
+        {int(size): np.array(seconds) for size, seconds in first["allreduce"].items() if seconds},
+        np.array(first["together"], np.float64),
+        int(first["fovs"]),
+        int(first["message"]),
+    )

@@ -1,0 +1,68 @@
+"""Plans of the scaling study's targets, and one real study whose cells are jobs of their own."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from calling import ROOT, Snakemake
+from test_dry_runs import jobs
+
+TINY = Path(__file__).parent / "configs" / "tiny.yaml"
+
+
+def plan(snakemake: Snakemake, target: str, config: str = "lr_study_fib25", *more: str) -> str:
+    done = snakemake("-n", "-p", "--cores", "2", "--configfile", f"config/{config}.yaml", *more, target, cwd=ROOT)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def test_throughput_is_measured_once_for_each_start(snakemake):
+    text = plan(snakemake, "scaling")
+    assert jobs(text)["scaling_point"] == 9
+    assert "horovodrun --gloo -np 4 -H localhost:4 ffn study rate" in text
+
+
+def test_learning_rates_on_one_machine_are_one_job(snakemake):
+    assert set(jobs(plan(snakemake, "lr_study"))) == {"fetch", "lr_study"}
+
+
+def test_efficiency_needs_cells_and_costs(snakemake):
+    assert set(jobs(plan(snakemake, "efficiency"))) == {"fetch", "lr_study", "prepare", "cost_model", "efficiency"}
+
+
+def test_costs_are_measured_by_one_job(snakemake):
+    assert set(jobs(plan(snakemake, "cost_model"))) == {"fetch", "prepare", "cost_model"}
+
+
+def test_on_a_cluster_every_cell_is_a_job(snakemake):
+    real = ("--config", 'study={"real": true, "lr_study": {"workers": [2, 8], "rates": 3}}')
+    arguments = ("--profile", "theta", "-n", "-p", "--configfile", "config/fib25.yaml", *real)
+    rounds = snakemake(*arguments, "lr_study", cwd=ROOT)
+    assert rounds.returncode == 0, rounds.stdout
+    assert set(jobs(rounds.stdout)) == {"fetch", "lr_round", "lr_study"}
+    cell = snakemake(*arguments, "results/fib25/scaling/cells/w0008-p03-s0/done.json", cwd=ROOT)
+    assert "aprun -n 8 -N 1 -d" in cell.stdout
+    assert "ffn study cell" in cell.stdout
+    assert "--cell w0008-p03-s0" in cell.stdout
+    measured = snakemake(*arguments, "scaling", cwd=ROOT)
+    assert "aprun -n 4 -N 1 -d" in measured.stdout
+
+
+@pytest.mark.slow
+def test_study_with_a_job_for_each_cell(snakemake):
+    study = {"workers": [1, 2], "rates": 3, "steps": 6, "seeds": 2, "log_every": 2, "extensions": 0, "score": "loss"}
+    values = yaml.safe_load(TINY.read_text()) | {"study": {"real": True, "lr_study": study}}
+    values["training"] |= {"batch": 1}
+    config = snakemake.folder / "study.yaml"
+    config.write_text(yaml.safe_dump(values))
+    arguments = ("--snakefile", ROOT / "Snakefile", "--cores", "2", "--configfile", config, "lr_study")
+    done = snakemake(*arguments)
+    assert done.returncode == 0, done.stdout
+    folder = snakemake.folder / "results" / "tiny" / "scaling"
+    assert len(list(folder.glob("cells/*/done.json"))) == 8
+    assert json.loads((folder / "lr_study" / "lr_study.json").read_text())["by_score"][0]["score"] == "loss"
+    ranks = json.loads((folder / "cells" / "w0002-p01-s0" / "train" / "done.json").read_text())["facts"]["ranks"]
+    assert ranks == 2
+    again = snakemake(*arguments)
+    assert "Nothing to be done" in again.stdout
