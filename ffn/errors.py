@@ -43,6 +43,10 @@ class RankError(FFNError):
     """Training ranks that cannot start, or do not agree."""
 
 
+class LostRankError(RankError):
+    """Another rank was killed or hangs: nothing is wrong with the work, and it can go on from its last checkpoint."""
+
+
 class ClusterError(FFNError):
     """A scheduler that refused, or whose answer makes no sense."""
 

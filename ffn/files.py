@@ -1,8 +1,11 @@
 """Writing files so that a reader never sees half of one."""
 
+import errno
+import fcntl
 import json
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,3 +58,27 @@ def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text, atomically."""
     with atomic_path(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def only_one(path: Path) -> Iterator[str | None]:
+    """Hold a lock on the file at `path` for the block; yields None, or what the holder says of itself if it is taken.
+
+    The lock ends with the process, however that ends; the file stays. Where the file system has no locks (some parallel
+    ones), everyone gets it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            yield file.read().strip() or "unknown"
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield None

@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import numpy as np
 
 from ffn.config import Config, Region
 from ffn.errors import ConfigError, FFNError
@@ -31,9 +33,11 @@ def check_inputs(config: Config) -> list[str]:
     `ffn synth` will make is taken from the section `synthetic`.
     """
     problems = []
-    for key, region in config.data.labelled.items():
-        problems += _Inputs(config, key, region).problems()
-        problems += _training_problems(config, key, region)
+    labelled = [_Inputs(config, key, region) for key, region in config.data.labelled.items()]
+    for inputs in labelled:
+        problems += inputs.problems()
+        problems += _training_problems(config, inputs.key, inputs.region)
+    problems += _disagreements(labelled)
     problems += _Inputs(config, "data.test", config.data.test).problems()
     problems += _permuted_fov_problems(config)
     problems += _checkpoint_problems(config)
@@ -41,29 +45,37 @@ def check_inputs(config: Config) -> list[str]:
 
 
 class _Inputs:
-    """The image and labels of one region."""
+    """The image and labels of one region; `dtype` and `voxel_size` of the image are known after `problems`."""
 
     def __init__(self, config: Config, key: str, region: Region) -> None:
-        self._config, self._key, self._region = config, key, region
+        self.key, self.region = key, region
+        self.dtype: np.dtype[Any] | None = None
+        self.voxel_size: VoxelSize | None = None
+        self._config = config
         self._found: list[str] = []
 
     def problems(self) -> list[str]:
-        region = self._region
-        image = self._open("image", region.image, as_uint8)
+        region = self.region
+        image = self._open("image", region.image, self._grey)
         labels = None if region.labels is None else self._open("labels", region.labels, as_labels)
         if image is not None and labels is not None:
             self._try("labels", lambda: check_pair(image, labels))
         shape = self._config.synthetic.shape if region.image == SYNTHETIC else None
-        voxel_size: VoxelSize | None = self._config.synthetic.voxel_size if region.image == SYNTHETIC else None
+        self.voxel_size = self._config.synthetic.voxel_size if region.image == SYNTHETIC else None
         if image is not None:
-            shape, voxel_size = image.shape, image.voxel_size
+            shape, self.voxel_size = image.shape, image.voxel_size
         if shape is not None:
             self._check_extent(shape)
-        self._check_voxel_size(self._config.data.voxel_size or voxel_size, image)
+        self.voxel_size = self._config.data.voxel_size or self.voxel_size
+        self._check_voxel_size(image)
         for volume in (image, labels):
             if volume is not None:
                 volume.close()
         return self._found
+
+    def _grey(self, image: Volume) -> Volume:
+        converted, self.dtype = as_uint8(image), image.dtype
+        return converted
 
     def _open(self, name: str, uri: str, convert: Callable[[Volume], Volume]) -> Volume | None:
         if uri == SYNTHETIC or _will_be_fetched(self._config, Path(uri)):
@@ -74,31 +86,55 @@ class _Inputs:
         try:
             return action()
         except FFNError as error:
-            self._found.append(f"{self._key}.{name}: {error}")
+            self._found.append(f"{self.key}.{name}: {error}")
             return None
 
     def _check_extent(self, shape: ZYX) -> None:
-        box = self._region.bounds
+        box = self.region.bounds
         if box is not None and not Box.of_shape(shape).contains(box):
             z, y, x = shape
-            self._found.append(
-                f"{self._key}.box: {box} is outside the image, which has {z} x {y} x {x} voxels (z,y,x)."
-            )
+            self._found.append(f"{self.key}.box: {box} is outside the image, which has {z} x {y} x {x} voxels (z,y,x).")
             return
         extent = shape if box is None else box.shape
         self._try(
             "image" if box is None else "box", lambda: check_fov(extent, self._config.network.fov_in_image_voxels)
         )
 
-    def _check_voxel_size(self, voxel_size: VoxelSize | None, image: Volume | None) -> None:
-        if voxel_size is not None:
-            if self._key in self._config.data.volumes:
-                self._found += _permuted_voxel_problems(self._config, voxel_size)
+    def _check_voxel_size(self, image: Volume | None) -> None:
+        if self.voxel_size is not None:
+            if self.key in self._config.data.volumes:
+                self._found += _permuted_voxel_problems(self._config, self.voxel_size)
         elif image is not None:
             self._found.append(
-                f"{self._key}.image: {image.uri} does not state its voxel size; give data.voxel_size in nanometres "
+                f"{self.key}.image: {image.uri} does not state its voxel size; give data.voxel_size in nanometres "
                 "(z,y,x)."
             )
+
+
+def _disagreements(inputs: list[_Inputs]) -> list[str]:
+    """Volumes that one network cannot learn from together, each compared with the first that tells."""
+    problems = []
+    types = [(one.key, one.region.image, one.dtype) for one in inputs if one.dtype is not None]
+    for key, uri, dtype in types[1:]:
+        first_key, first_uri, first = types[0]
+        if dtype != first:
+            problems.append(
+                f"{key}.image: {uri} holds {dtype}, but {first_uri} of {first_key} {first}; their grey values would be "
+                "scaled differently. Convert one of them."
+            )
+    sizes = [(one.key, one.region.image, one.voxel_size) for one in inputs if one.voxel_size is not None]
+    for key, uri, size in sizes[1:]:
+        first_key, first_uri, first_size = sizes[0]
+        if not np.allclose(size, first_size, rtol=0.01):
+            problems.append(
+                f"{key}.image: the voxels of {uri} are {_nanometres(size)}, but those of {first_uri} of {first_key} "
+                f"{_nanometres(first_size)}; one network learns from one voxel size. Resample one of them."
+            )
+    return problems
+
+
+def _nanometres(voxel_size: VoxelSize) -> str:
+    return " x ".join(f"{edge:g}" for edge in voxel_size) + " nm (z,y,x)"
 
 
 def _will_be_fetched(config: Config, path: Path) -> bool:
@@ -140,12 +176,19 @@ def _known_extent(config: Config, region: Region) -> ZYX | None:
         return None  # reported where the image itself is checked
 
 
+def _chosen_axes(config: Config) -> list[str]:
+    """Axes that the configuration itself says may be swapped."""
+    axes = config.training.permutable_axes
+    return [] if axes == "auto" else list(axes)
+
+
 def _permuted_voxel_problems(config: Config, voxel_size: VoxelSize) -> list[str]:
-    sizes = dict(zip("zyx", voxel_size, strict=True))
+    coarse = [edge * factor for edge, factor in zip(voxel_size, config.network.downsample, strict=True)]
+    sizes = dict(zip("zyx", coarse, strict=True))
     return [
         f"training.permutable_axes: {a} and {b} differ in voxel size ({sizes[a]:g} and {sizes[b]:g} nm); only equal "
         "axes can be swapped."
-        for a, b in combinations(config.training.permutable_axes, 2)
+        for a, b in combinations(_chosen_axes(config), 2)
         if sizes[a] != sizes[b]
     ]
 
@@ -158,7 +201,7 @@ def _permuted_fov_problems(config: Config) -> list[str]:
     return [
         f"training.permutable_axes: {a} and {b} differ in network.fov or deltas ({sizes[a]} and {sizes[b]}); only "
         "equal axes can be swapped."
-        for a, b in combinations(config.training.permutable_axes, 2)
+        for a, b in combinations(_chosen_axes(config), 2)
         if sizes[a] != sizes[b]
     ]
 

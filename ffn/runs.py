@@ -69,6 +69,11 @@ class RunPaths:
         return self.train / "model.ckpt"
 
     @property
+    def best_checkpoint(self) -> Path:
+        """Prefix of the weights that were best on data.validation."""
+        return self.train / "best.ckpt"
+
+    @property
     def infer(self) -> Path:
         return self.root / "infer"
 
@@ -114,5 +119,7 @@ def labels_uri(config: Config, region: Region) -> str | None:
 
 def checkpoint_prefix(config: Config) -> Path:
     """Weights for inference: the configured checkpoint, else what this run trains."""
-    ready_made = config.inference.checkpoint
-    return RunPaths.of(config).trained_checkpoint if ready_made is None else Path(ready_made)
+    ready_made, paths = config.inference.checkpoint, RunPaths.of(config)
+    if ready_made is not None:
+        return Path(ready_made)
+    return paths.best_checkpoint if config.inference.weights == "best" else paths.trained_checkpoint

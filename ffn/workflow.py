@@ -9,6 +9,7 @@ again, and a killed stage continues from its data.
 """
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -209,6 +210,18 @@ class Plan:
         if launcher == "horovodrun":
             return launch_line(launcher, ranks=self.config.training.ranks)
         return launch_line(launcher, ranks=resources.tasks, nodes=resources.nodes, depth=depth)
+
+    def attend_training(self, resources: Any) -> str:
+        """What starts the training again where that helps; goes in front of the launch line."""
+        options = {
+            "notes": self.paths.root / "logs" / "train.attempt",
+            "progress": self.paths.train / "checkpoints",
+            "restarts": self.config.cluster.restarts,
+            "attempt": resources.get("attempt", 1),
+        }
+        return " ".join(
+            ["ffn attend", *(f"--{name} {shlex.quote(str(value))}" for name, value in options.items()), "--"]
+        )
 
     @property
     def tasks(self) -> int:

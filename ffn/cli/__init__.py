@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 import ffn
+from ffn.attempts import telling_end
 from ffn.errors import FFNError
 
 
@@ -29,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. A user's mistake is one message on stderr, without a traceback."""
     args = build_parser().parse_args(argv)
     try:
-        args.run(args)
+        with telling_end():
+            args.run(args)
     except FFNError as error:
         print(f"ffn: error: {error}", file=sys.stderr)
         return error.exit_code

@@ -59,7 +59,8 @@ def _train(args: argparse.Namespace) -> None:
         return
     result = outcome.result
     print(f"{outcome.folder / 'model.ckpt'}: {result.steps} steps")
-    print(f"final F1 {result.f1:.4f}, loss {result.loss:.4f}, {result.fovs_per_s:.1f} FOVs/s")
+    held_out = "" if result.held_out is None else f", held-out F1 {result.held_out.f1:.4f}"
+    print(f"final F1 {result.f1:.4f}{held_out}, loss {result.loss:.4f}, {result.fovs_per_s:.1f} FOVs/s")
 
 
 def _autotune(config: "Config", args: argparse.Namespace) -> None:

@@ -4,7 +4,9 @@
     ffn-cobalt-status ID                             prints running, success or failed; always exits with 0
     ffn-cobalt-cancel ID...                          returns at once, before the jobs are gone
 
-Cobalt shows a job in qstat only while it is alive; how it ended stands in its .cobaltlog.
+Cobalt shows a job in qstat only while it is alive; how it ended stands in its .cobaltlog. A job whose time was over, or
+that Cobalt lost, is submitted again as often as its resource `restarts` says, and counts as running: our stages go on
+where they stopped. One that ended by itself with an exit code would end so again, so it has failed.
 """
 
 import argparse
@@ -17,11 +19,12 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ffn.cluster.jobscript import JobScript
-from ffn.cluster.polling import ask_once
+from ffn.cluster.polling import Answer, ask_once
 from ffn.cluster.registry import Record, Registry
 from ffn.errors import ClusterError, FFNError
 
@@ -78,11 +81,21 @@ def parse_qstat(text: str) -> dict[str, str]:
 
 
 def ended_as(log: str) -> str | None:
-    """`success` or `failed` by the last line of a .cobaltlog that tells of an end; None if there is no such line."""
+    """`success`, `failed`, or `stopped` by Cobalt, by the last line of a .cobaltlog that tells of an end.
+
+    None if there is no such line.
+    """
     endings = list(_ENDINGS.finditer(log))
     if not endings:
         return None
-    return "success" if endings[-1].group("code") == "0" else "failed"
+    code = endings[-1].group("code")
+    if code == "0":
+        return "success"
+    if any("maximum execution time" in ending.group() for ending in endings):
+        return "stopped"
+    if "delete" in endings[-1].group() or code not in (None, "None"):
+        return "failed"
+    return "stopped"
 
 
 def submit(script_path: Path, registry: Registry, workdir: Path, prelude: Path | None = None) -> str:
@@ -97,47 +110,86 @@ def submit(script_path: Path, registry: Registry, workdir: Path, prelude: Path |
     prefix = registry.folder / f"{script.name}-{uuid.uuid4().hex[:12]}"
     installed = prefix.with_name(prefix.name + ".sh")
     script.install(installed, prelude)
-    code, out, err = _call(qsub_command(script.resources, script.name, workdir, prefix, installed))
+    command = qsub_command(script.resources, script.name, workdir, prefix, installed)
+    restarts = int(script.resources.get("restarts", 0))
+    return _hand_over(Record("", key, script.name, f"{prefix}.cobaltlog", command=command, restarts=restarts), registry)
+
+
+def submit_again(record: Record, registry: Registry) -> Record:
+    """Hand the work of a job that has ended to a new one."""
+    prefix = registry.folder / f"{record.name}-{uuid.uuid4().hex[:12]}"
+    command = list(record.command)
+    command[command.index("-O") + 1] = str(prefix)
+    again = replace(
+        record, log=f"{prefix}.cobaltlog", command=command, restarts=record.restarts - 1, missing_since=None
+    )
+    new_id = _hand_over(again, registry)
+    registry.update(record, successor=new_id)
+    return replace(again, id=new_id)
+
+
+def _hand_over(record: Record, registry: Registry) -> str:
+    code, out, err = _call(record.command)
     sys.stderr.write(err)
     words = out.split()
     if code != 0 or not words:
-        raise ClusterError(f"qsub refused job {script.name} (exit code {code}); its own words are above.")
-    registry.add(Record(words[0], key, script.name, str(prefix.with_name(prefix.name + ".cobaltlog"))))
+        raise ClusterError(f"qsub refused job {record.name} (exit code {code}); its own words are above.")
+    registry.add(replace(record, id=words[0]))
     return words[0]
 
 
 def status(job_id: str, registry: Registry, now: Callable[[], float] = time.time) -> str:
-    """`running`, `success` or `failed`."""
+    """`running`, `success` or `failed`: of the job, or of the one that goes on with its work."""
     poll_s = float(os.environ.get("FFN_COBALT_POLL_S", POLL_S))
     answer = ask_once(registry.folder, _qstat, poll_s)
-    record = registry.job(job_id) or Record(job_id, "", "", "")
-    state = answer.states.get(job_id)
+    record = registry.latest(job_id) or Record(job_id, "", "", "")
+    end = _state(record, registry, answer, now)
+    if end != "stopped":
+        return end
+    if record.restarts < 1 or not record.command:
+        print(f"Job {record.id} counts as failed: Cobalt stopped it, and it may not start again.", file=sys.stderr)
+        return "failed"
+    try:
+        again = submit_again(record, registry)
+    except ClusterError as error:
+        print(f"Job {record.id} was stopped by Cobalt and cannot be submitted again: {error}", file=sys.stderr)
+        return "failed"
+    left = f"restarts left: {again.restarts}"
+    print(f"Job {record.id} was stopped by Cobalt; job {again.id} goes on with its work ({left}).", file=sys.stderr)
+    return "running"
+
+
+def _state(record: Record, registry: Registry, answer: Answer, now: Callable[[], float]) -> str:
+    """As `status`, or `stopped`."""
+    state = answer.states.get(record.id)
     if state == "dep_fail":
-        print(f"Job {job_id} cannot start: a job that it depends on has failed.", file=sys.stderr)
+        print(f"Job {record.id} cannot start: a job that it depends on has failed.", file=sys.stderr)
         return "failed"
     if state in ALIVE | ENDING:
         if state in HELD and record.warned_of != state:
-            print(f"Job {job_id} is held ({state}); release it with qrls or delete it with qdel.", file=sys.stderr)
+            print(f"Job {record.id} is held ({state}); release it with qrls or delete it with qdel.", file=sys.stderr)
         registry.update(record, missing_since=None, warned_of=state if state in HELD else None)
         return "running"
     end = ended_as(_log(record))
     if end is not None:
         return end
     if answer.failing_since is not None:
-        return "running" if now() - answer.failing_since < SILENCE_S else _lost(job_id, "the scheduler does not answer")
+        silent = now() - answer.failing_since >= SILENCE_S
+        return _lost(record.id, "the scheduler does not answer", "failed") if silent else "running"
     if record.missing_since is None:
         registry.update(record, missing_since=now())
         return "running"
     if now() - record.missing_since < GRACE_S:
         return "running"
-    return _lost(job_id, "it vanished from the queue without an exit code")
+    return _lost(record.id, "it vanished from the queue without an exit code", "stopped")
 
 
-def cancel(job_ids: Sequence[str], folder: Path) -> None:
+def cancel(job_ids: Sequence[str], registry: Registry) -> None:
     """Start qdel in a session of its own and return: it takes longer than Snakemake waits."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "cancel.log").open("ab") as log:
-        subprocess.Popen(["qdel", *job_ids], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+    registry.folder.mkdir(parents=True, exist_ok=True)
+    present = [record.id if (record := registry.latest(job_id)) else job_id for job_id in job_ids]
+    with (registry.folder / "cancel.log").open("ab") as log:
+        subprocess.Popen(["qdel", *present], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
 
 
 def submit_main(argv: Sequence[str] | None = None) -> int:
@@ -178,7 +230,7 @@ def cancel_main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("id", nargs="+")
     args = parser.parse_args(argv)
     try:
-        cancel(args.id, Path.cwd() / FOLDER)
+        cancel(args.id, Registry(Path.cwd() / FOLDER))
     except OSError as error:
         print(f"ffn-cobalt-cancel: qdel cannot be started: {error}.", file=sys.stderr)
         return 1
@@ -218,6 +270,6 @@ def _log(record: Record) -> str:
         return ""
 
 
-def _lost(job_id: str, why: str) -> str:
-    print(f"Job {job_id} counts as failed: {why}.", file=sys.stderr)
-    return "failed"
+def _lost(job_id: str, why: str, end: str) -> str:
+    print(f"Job {job_id} is lost: {why}.", file=sys.stderr)
+    return end

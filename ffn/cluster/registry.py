@@ -9,7 +9,7 @@ time. Here the submit command looks first whether that work is already in the qu
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,7 +19,16 @@ from ffn.files import write_json
 
 @dataclass(frozen=True)
 class Record:
-    """One submitted job; `missing_since` (seconds since the epoch) is when the queue first did not show it."""
+    """One submitted job.
+
+    Attributes:
+        log: Its .cobaltlog.
+        command: How it was submitted.
+        restarts: How often its work may be submitted again.
+        missing_since: Seconds since the epoch when the queue first did not show it.
+        warned_of: State that the user has been told of.
+        successor: Id of the job that goes on with its work.
+    """
 
     id: str
     key: str
@@ -27,6 +36,9 @@ class Record:
     log: str
     missing_since: float | None = None
     warned_of: str | None = None
+    command: list[str] = field(default_factory=list)
+    restarts: int = 0
+    successor: str | None = None
 
 
 class Registry:
@@ -51,6 +63,13 @@ class Registry:
         """The record of a job, or None if it was not submitted from here."""
         values = _read(self._job_file(job_id))
         return None if values is None else Record(**values)
+
+    def latest(self, job_id: str) -> Record | None:
+        """The record of the job that does the work of `job_id` now: itself, or its last successor."""
+        record = self.job(job_id)
+        while record is not None and record.successor is not None:
+            record = self.job(record.successor)
+        return record
 
     def work(self, key: str) -> Record | None:
         """The last job submitted for this work."""

@@ -67,6 +67,8 @@ def _type(section: type[BaseModel], key: str, field: FieldInfo) -> str:
 def _words(schema: dict[str, Any]) -> str:
     if "anyOf" in schema:
         return " or ".join("empty" if part.get("type") == "null" else _words(part) for part in schema["anyOf"])
+    if "const" in schema:
+        return f"`{schema['const']}`"
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
     if schema.get("type") == "array":

@@ -177,6 +177,9 @@ class Inference(Section):
     checkpoint: str | None = Field(
         None, description="A checkpoint (prefix) to use instead of training: ours or google/ffn's."
     )
+    weights: Literal["final", "best"] = Field(
+        "final", description="Weights of the own training: those it ended with, or the best on data.validation."
+    )
     segment_threshold: Probability = Field(0.6, description="Object map from which a voxel belongs to the object.")
     min_segment_size: Positive = Field(1000, description="Smaller objects are dropped.")
     min_boundary_dist: Offset = Field((1, 1, 1), description="No seed with a segment this near.")
@@ -218,6 +221,11 @@ class Cluster(Section):
     launcher: Literal["horovodrun", "aprun", "mpiexec", "srun"] = Field(
         "horovodrun", description="Starts the ranks of the training job."
     )
+    restarts: NotNegative = Field(
+        3,
+        description="How often training is started again, at most, after a rank was killed or hung; on Cobalt also how "
+        "often its job is submitted again after its time was over.",
+    )
 
 
 class Config(Section):
@@ -249,9 +257,12 @@ class Config(Section):
         for key, region in self.data.labelled.items():
             if region.labels is None:
                 problems.append(f"{key}.labels is empty: training needs ground truth.")
+        problems += _not_held_out(self.data)
         for key, region in {**self.data.labelled, "data.test": self.data.test}.items():
             if region.bounds is not None:
                 problems += _too_small(key, region.bounds, self.network.fov_in_image_voxels)
+        if self.inference.weights == "best" and self.data.validation is None:
+            problems.append("inference.weights is `best`, but data.validation is empty: nothing says which are best.")
         size, overlap = self.inference.subvolume_size, self.inference.subvolume_overlap
         if size is not None:
             for axis, s, o, f in zip("zyx", size, overlap, self.network.fov_in_image_voxels, strict=True):
@@ -262,6 +273,20 @@ class Config(Section):
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+
+def _not_held_out(data: Data) -> list[str]:
+    held_out = data.validation
+    if held_out is None:
+        return []
+    return [
+        f"data.validation overlaps {key}: what is judged on must not be learned from. Give each its own box."
+        for key, volume in data.volumes.items()
+        if volume.image == held_out.image
+        and (
+            volume.bounds is None or held_out.bounds is None or volume.bounds.intersection(held_out.bounds) is not None
+        )
+    ]
 
 
 def _too_small(key: str, box: Box, fov: Size) -> list[str]:

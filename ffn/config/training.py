@@ -65,8 +65,8 @@ class Training(Section):
     moves: Literal["fixed", "max_pred_moves", "no_step"] = Field(
         "fixed", description="Policy by which the field of view moves over a training example."
     )
-    permutable_axes: list[Axis] = Field(
-        ["y", "x"], description="Axes that may be swapped: only axes of equal voxel size and fov."
+    permutable_axes: Literal["auto"] | list[Axis] = Field(
+        "auto", description="Axes that may be swapped; auto = all of equal voxel size, fov and deltas."
     )
     reflectable_axes: list[Axis] = Field(["z", "y", "x"], description="Axes that may be mirrored.")
     validate_every: Positive = Field(500, description="Steps between two judgements on data.validation.")
@@ -89,12 +89,40 @@ class Training(Section):
 
 
 class Augmentation(Section):
-    """Changes to training examples beyond axis swaps and mirrors, each as the probability of its happening.
+    """Defects and changes of grey values in training examples, beyond axis swaps and mirrors (Lee et al. 2017).
 
-    Defects of single sections are along z. (Lee et al. 2017, arXiv 1706.00120.)
+    Each has the probability that it happens to an example; all are off by default. Sections are the volume's, along z;
+    lengths are network voxels.
     """
 
-    brightness: Fraction = Field(0.0, description="Probability.")
+    brightness: Fraction = Field(0.0, description="Probability of a change of brightness.")
+    brightness_change: Fraction = Field(0.15, description="By how much at most: a part of the grey range, up or down.")
+    contrast: Fraction = Field(0.0, description="Probability of a change of contrast.")
+    contrast_change: Fraction = Field(0.15, description="By how much at most: a part of the contrast, up or down.")
+    gamma: Fraction = Field(0.0, description="Probability of a gamma correction.")
+    gamma_octaves: float = Field(1.0, ge=0, description="Gamma lies between 2 to the power of minus and plus this.")
+    per_section: Fraction = Field(
+        0.5, description="Probability that these three are drawn for every section and not once for the example."
+    )
+    missing_section: Fraction = Field(0.0, description="Probability of sections of one grey value.")
+    out_of_focus: Fraction = Field(0.0, description="Probability of blurred sections.")
+    out_of_focus_sigma: float = Field(2.0, gt=0, description="Largest standard deviation of the blur.")
+    section_fraction: Fraction = Field(
+        0.1, description="Largest part of the sections that are missing or out of focus; at least one is."
+    )
+    whole_section: Fraction = Field(
+        0.5, description="Probability that such a section is hit as a whole and not in some quadrants."
+    )
+    misalignment: Fraction = Field(
+        0.0, description="Probability that sections from some place on are shifted, image and labels alike."
+    )
+    misalignment_shift: Positive = Field(4, description="Largest shift along y and x.")
+    misalignment_slip: Fraction = Field(0.5, description="Probability that the shift is of one section only.")
+    elastic: Fraction = Field(0.0, description="Probability that the image is bent within its sections.")
+    elastic_spacing: float = Field(12.0, gt=0, description="Distance of the points that are moved.")
+    elastic_displacement: float = Field(
+        1.0, ge=0, description="Standard deviation of their moves; labels stay, so keep it about a voxel."
+    )
 
 
 class Allreduce(Section):

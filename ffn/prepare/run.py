@@ -10,9 +10,17 @@ from ffn.prepare.volume import labelled_volume, lom_radius, made_files, prepare_
 from ffn.progress import log
 from ffn.runs import SYNTHETIC, RunPaths, VolumeFiles
 from ffn.stages import Stage
+from ffn.synthetic.run import synthesize
 
 # Runs with different seeds are judged on the same examples.
 VALIDATION_SEED = 1
+
+
+def prepare_inputs(config: Config) -> None:
+    """All that training reads: the synthetic volume where one is used, then `prepare_training`."""
+    if any(SYNTHETIC in (region.image, region.labels) for region in config.data.labelled.values()):
+        synthesize(config)
+    prepare_training(config)
 
 
 def prepare_training(config: Config) -> None:

@@ -13,6 +13,7 @@ from ffn.files import atomic_path
 MEASURES = {"loss": "loss", "accuracy": "accuracy", "precision": "precision", "recall": "recall", "f1": "F1"}
 SMOOTHING = 0.9
 _COLOUR = "#1f5fa8"
+_HELD_OUT = "#c2571a"
 
 
 def read_curves(path: Path) -> dict[str, NDArray[np.float64]]:
@@ -44,13 +45,21 @@ def smoothed(values: NDArray[np.float64], factor: float = SMOOTHING) -> NDArray[
     return result
 
 
-def draw_curves(curves: dict[str, NDArray[np.float64]], title: str, path: Path) -> None:
-    """Write a PNG with a panel a measure."""
+def draw_curves(
+    curves: dict[str, NDArray[np.float64]],
+    title: str,
+    path: Path,
+    held_out: dict[str, NDArray[np.float64]] | None = None,
+) -> None:
+    """Write a PNG with a panel a measure: as measured and smoothed, and the judgements on held-out examples, if any."""
     figure = Figure(figsize=(15, 3.4), layout="constrained")
     figure.suptitle(title, fontsize=11)
     for axes, (name, label) in zip(figure.subplots(1, len(MEASURES)), MEASURES.items(), strict=True):
         axes.plot(curves["fovs"], curves[name], color=_COLOUR, alpha=0.3, linewidth=1)
-        axes.plot(curves["fovs"], smoothed(curves[name]), color=_COLOUR, linewidth=2)
+        axes.plot(curves["fovs"], smoothed(curves[name]), color=_COLOUR, linewidth=2, label="learned from")
+        if held_out is not None:
+            axes.plot(held_out["fovs"], held_out[name], color=_HELD_OUT, marker=".", linewidth=1.2, label="held out")
+            axes.legend(fontsize=8)
         axes.set(title=label, xlabel="fields of view")
         axes.ticklabel_format(axis="x", style="sci", scilimits=(-3, 4))
         axes.set_ylim(bottom=0, top=None if name == "loss" else 1)

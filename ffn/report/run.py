@@ -35,7 +35,10 @@ def report_run(config: Config) -> Path:
     if not stage.begin():
         return paths.report
     if trained:
-        draw_curves(read_curves(paths.train / "curves.csv"), f"{config.run}: training", paths.report / "curves.png")
+        judged = paths.train / "validation.csv"
+        held_out = read_curves(judged) if config.data.validation is not None and judged.exists() else None
+        curves = read_curves(paths.train / "curves.csv")
+        draw_curves(curves, f"{config.run}: training", paths.report / "curves.png", held_out)
     _overlay(config, paths)
     if scored:
         table = scores_table(json.loads(paths.scores.read_text(encoding="utf-8")))

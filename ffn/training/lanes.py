@@ -19,13 +19,15 @@ from ffn.training.metrics import Tally
 from ffn.training.step import Batch
 from ffn.training.walk import Crops, Walk
 
+_ALL = LaneStream(0, 1)
+
 
 class Lane:
     """One batch element; a reader thread loads its next example while the network works on this one."""
 
     def __init__(self, config: Config, source: ExampleSource, stream: LaneStream, reader: ThreadPoolExecutor) -> None:
         self._config, self._source, self._stream, self._reader = config, source, stream, reader
-        self._loading: Future[Example] = self._load(0)
+        self._loading: Future[Example] = self._load(stream, 0)
         self._begin()
 
     def crops(self, tally: Tally) -> Crops:
@@ -45,22 +47,31 @@ class Lane:
             self._begin()
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """What `restore` needs between two steps."""
-        return self._walk.state()
+        """What `restore` needs between two steps: the example's number among those of all lanes, and the next draw."""
+        return {"number": np.array(self._number), "next": np.array(self._next), **self._walk.state()}
 
     def restore(self, state: dict[str, NDArray[Any]]) -> None:
-        """Go on from a `state` of the same lane."""
-        self._loading = self._load(int(state["index"]))
-        self._begin()
-        self._walk.restore(state)
+        """Go on from a `state`, also one of another number of lanes; with only a `next`, begin there."""
+        self._next = int(state["next"])
+        if "number" in state:
+            self._number = int(state["number"])
+            self._take(self._load(_ALL, self._number).result())
+            self._walk.restore(state)
+        else:
+            self._loading = self._load(self._stream, self._next)
+            self._begin()
 
     def _begin(self) -> None:
         example = self._loading.result()
-        self._loading = self._load(example.index + 1)
+        self._number, self._next = self._stream.number(example.index), example.index + 1
+        self._take(example)
+
+    def _take(self, example: Example) -> None:
+        self._loading = self._load(self._stream, self._next)
         self._walk = Walk(self._config, example)
 
-    def _load(self, index: int) -> Future[Example]:
-        return self._reader.submit(self._source.load, self._stream, index)
+    def _load(self, stream: LaneStream, index: int) -> Future[Example]:
+        return self._reader.submit(self._source.load, stream, index)
 
 
 class Lanes:

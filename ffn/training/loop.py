@@ -25,6 +25,7 @@ from ffn.training.best import Best
 from ffn.training.curves import Curves
 from ffn.training.examples import ExampleSource
 from ffn.training.lanes import Lanes
+from ffn.training.layout import History
 from ffn.training.metrics import Measures, Tally
 from ffn.training.optimizer import Updater, learning_rate
 from ffn.training.ranks import Ranks
@@ -59,11 +60,16 @@ class TrainingLoop:
         self._updater = Updater(training, self._model)
         fovs = len(self._lanes) * training.accumulate
         self._step = TrainingStep(config, self._model, self._updater, ranks, fovs)
-        self._state = TrainingState(folder / "checkpoints", ranks, self._model, self._updater, self._lanes)
+        self._state = TrainingState(config, folder / "checkpoints", ranks, self._model, self._updater, self._lanes)
         self._workers = ranks.size * training.virtual_workers
         self._fovs_per_step = fovs * ranks.size
         self._skipped = 0
         self._validation = Validation.of(config, self._model, ranks)
+
+    @property
+    def history(self) -> History:
+        """How the lanes of the run were dealt out to ranks."""
+        return self._state.history
 
     def run(self) -> TrainingResult:
         """Train from the last checkpoint, or from the beginning, to the last step; write weights and model.json."""
@@ -75,9 +81,9 @@ class TrainingLoop:
         best = self._ranks.first_does(lambda: Best(self._folder, state.step))
         watch = Stopwatch()
         measures, held_out = Measures.of(Tally()), None
-        total = training.steps * self._fovs_per_step
+        total = state.fovs + (training.steps - state.step) * self._fovs_per_step
         with (
-            Progress("train", total, "FOV", state.step * self._fovs_per_step, self._ranks.first) as progress,
+            Progress("train", total, "FOV", state.fovs, self._ranks.first) as progress,
             stop_on_sigterm() as asked,
         ):
             while state.step < training.steps:
@@ -158,7 +164,7 @@ class TrainingLoop:
         self._model.set_weights(kept)
         measures = validation.measures()
         if curves is not None and best is not None:
-            curves.add_validation(state.step, state.step * self._fovs_per_step, measures)
+            curves.add_validation(state.step, state.fovs, measures)
             best.offer(self._model, state.step, measures.f1)
         self._model.set_weights(before)
         return measures
@@ -168,7 +174,7 @@ class TrainingLoop:
         measures = Measures.of(Tally(self._ranks.sum(state.tally.values)))
         state.tally = Tally()
         if curves is not None:
-            curves.add(state.step, state.step * self._fovs_per_step, measures, rate)
+            curves.add(state.step, state.fovs, measures, rate)
             seconds, inside, steps = watch.lap()
             curves.add_timing(state.step, seconds, steps * self._fovs_per_step, inside)
         return measures

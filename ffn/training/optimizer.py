@@ -107,4 +107,4 @@ def _build(training: Training) -> keras.optimizers.Optimizer:
         "lars": lambda: Lars(rate, trust_decay=decay, **shared),
         "lamb": lambda: made.Lamb(rate, weight_decay=decay, **shared),
     }[training.optimizer]
-    return build()  # type: ignore[no-any-return]
+    return build()

@@ -7,9 +7,10 @@ instead of silently training as many separate models.
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+import threading
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
 import ffn.model  # noqa: F401  (before TensorFlow)
 
@@ -17,13 +18,17 @@ import ffn.model  # noqa: F401  (before TensorFlow)
 import numpy as np
 import tensorflow as tf
 
-from ffn.errors import RankError
+from ffn.config import Allreduce
+from ffn.errors import LostRankError, RankError
+from ffn.training.controller import BUILD, check_build, check_started, horovod_environment
 
 Result = TypeVar("Result")
 
 _SIZES = ("HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 _RANKS = ("ALPS_APP_PE", "PALS_RANKID", "PMIX_RANK")
-_INSTALL = "Install Horovod (envs/README.md), or start one process only."
+_INSTALL = f"Build it (`{BUILD}`, see envs/README.md), or start one process only."
+_TURN_S = 1.0
+_RUNNING, _DONE, _FAILED = 0.0, 1.0, 2.0
 
 
 def launched_ranks(environment: Mapping[str, str]) -> tuple[int, str]:
@@ -47,13 +52,15 @@ class Ranks:
     local_rank: int = 0
     local_size: int = 1
     horovod: Any = None
+    allreduce: Allreduce = field(default_factory=Allreduce)
 
     @classmethod
-    def start(cls, environment: Mapping[str, str] = os.environ) -> "Ranks":
+    def start(cls, allreduce: Allreduce | None = None, environment: MutableMapping[str, str] = os.environ) -> "Ranks":
         """Join the other ranks, if a launcher started any. Raises RankError if they cannot work together."""
+        allreduce = allreduce or Allreduce()
         launched, variable = launched_ranks(environment)
         if launched == 1:
-            return cls()
+            return cls(allreduce=allreduce)
         try:
             import horovod.tensorflow as horovod
         except ImportError as error:
@@ -61,14 +68,19 @@ class Ranks:
                 f"{launched} or more training processes were started ({variable}={environment[variable]}), but Horovod "
                 f"cannot be imported ({error}): each would train a model of its own. {_INSTALL}"
             ) from error
+        check_build(horovod, allreduce, environment)
+        environment.update(horovod_environment(allreduce))
         horovod.init()
         if horovod.size() < launched:
             raise RankError(
                 f"{launched} or more training processes were started ({variable}={environment[variable]}), but Horovod "
                 f"sees {horovod.size()}: it was probably built without support for this launcher. Use "
-                "'horovodrun --gloo', or build Horovod with MPI (envs/README.md)."
+                f"'horovodrun --gloo', or build Horovod with MPI (HOROVOD_WITH_MPI=1 {BUILD})."
             )
-        return cls(horovod.rank(), horovod.size(), horovod.local_rank(), horovod.local_size(), horovod)
+        check_started(horovod, allreduce)
+        return cls(
+            horovod.rank(), horovod.size(), horovod.local_rank(), horovod.local_size(), horovod, allreduce=allreduce
+        )
 
     @property
     def first(self) -> bool:
@@ -78,14 +90,40 @@ class Ranks:
     def average(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """Mean over the ranks of float32 tensors, same shapes; for use inside a tf.function.
 
-        All go as one message, so the order in which the numbers are added does not depend on timing.
+        Scalars are figures to report: their mean is exact. All others are gradients, combined and compressed as
+        `allreduce` says. By default everything goes as one message, so that the order in which numbers are added does
+        not depend on timing.
         """
         if self.size == 1:
             return list(tensors)
+        allreduce = self.allreduce
+        adasum = allreduce.operation == "adasum"
+        if allreduce.compression == "none" and not adasum:
+            return self._mean(tensors, "ffn_step")
+        scalars = [tensor for tensor in tensors if not tensor.shape.rank]
+        gradients = [tensor for tensor in tensors if tensor.shape.rank]
+        means = iter(self._mean(scalars, "ffn_figures") if scalars else ())
+        if adasum:  # each weight's gradient has a direction of its own
+            combined = iter(self._each(gradients, self.horovod.Adasum))
+        else:
+            combined = iter(self._mean(gradients, "ffn_step"))
+        return [next(combined if tensor.shape.rank else means) for tensor in tensors]
+
+    def _mean(self, tensors: Sequence[tf.Tensor], name: str) -> list[tf.Tensor]:
+        if self.allreduce.message == "per_weight" and name == "ffn_step":
+            return self._each(tensors, self.horovod.Average)
         flat = tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], axis=0)
-        mean = self.horovod.allreduce(flat, op=self.horovod.Average, name="ffn_step")
+        mean = self._reduce(flat, self.horovod.Average, name)
         parts = tf.split(mean, [tensor.shape.num_elements() for tensor in tensors])
         return [tf.reshape(part, tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+
+    def _each(self, tensors: Sequence[tf.Tensor], operation: Any) -> list[tf.Tensor]:
+        return [self._reduce(tensor, operation, f"ffn_step_{number}") for number, tensor in enumerate(tensors)]
+
+    def _reduce(self, tensor: tf.Tensor, operation: Any, name: str) -> tf.Tensor:
+        halved = self.allreduce.compression == "fp16" and name != "ffn_figures"
+        compression = self.horovod.Compression.fp16 if halved else self.horovod.Compression.none
+        return self.horovod.allreduce(tensor, op=operation, compression=compression, name=name)
 
     def broadcast(self, variables: Sequence[Any]) -> None:
         """Give every rank the values that rank 0 has in these Keras variables."""
@@ -106,31 +144,59 @@ class Ranks:
     def first_does(self, work: Callable[[], Result]) -> Result | None:
         """Rank 0 does `work` and returns its result while the others wait; they get None.
 
-        If it fails, rank 0 raises the failure and the others a RankError, so no rank is left waiting.
+        If it fails, rank 0 raises the failure and the others a RankError, so no rank is left waiting. The ranks meet
+        every second in the meantime: however long the work takes, it does not look like a rank that hangs.
         """
-        result: Result | None = None
-        failure: BaseException | None = None
-        if self.first:
-            try:
-                result = work()
-            except BaseException as error:
-                failure = error
-        failed = self.sum(np.array([float(failure is not None)]))[0] > 0
-        if failure is not None:
-            raise failure
-        if failed:
+        if self.size == 1:
+            return work()
+        job = _Job(work) if self.first else None
+        state = _RUNNING
+        while state == _RUNNING:
+            state = float(self.sum(np.array([_RUNNING if job is None else job.wait(_TURN_S)]))[0])
+        if job is not None:
+            return job.result()
+        if state == _FAILED:
             raise RankError(f"Rank {self.rank} stops because rank 0 could not go on; see the message of rank 0.")
-        return result
+        return None
 
     def agree(self, flag: bool) -> bool:
         """Rank 0's `flag`, known to every rank."""
         return bool(self.sum(np.array([float(flag and self.first)]))[0] > 0)
 
 
-def lost_rank(error: BaseException) -> RankError | None:
-    """A RankError for what Horovod raises when another rank has gone; None for any other exception."""
+class _Job(Generic[Result]):
+    """Work in a thread of its own."""
+
+    def __init__(self, work: Callable[[], Result]) -> None:
+        self._work = work
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="first", daemon=True)
+        self._thread.start()
+
+    def wait(self, seconds: float) -> float:
+        """How far it is after at most so many seconds."""
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            return _RUNNING
+        return _DONE if self._failure is None else _FAILED
+
+    def result(self) -> Result:
+        """What the ended work returned; raises what it raised."""
+        if self._failure is not None:
+            raise self._failure
+        return self._result
+
+    def _run(self) -> None:
+        try:
+            self._result = self._work()
+        except BaseException as failure:
+            self._failure = failure
+
+
+def lost_rank(error: BaseException) -> LostRankError | None:
+    """A LostRankError for what Horovod raises when another rank has gone; None for any other exception."""
     module = sys.modules.get("horovod.common.exceptions")
     internal = module is not None and isinstance(error, module.HorovodInternalError)
     if internal or (isinstance(error, tf.errors.OpError) and "horovod" in str(error).lower()):
-        return RankError("Another training rank has ended, so this one stops; see the message of that rank.")
+        return LostRankError("Another training rank has ended, so this one stops; see the message of that rank.")
     return None

@@ -2,24 +2,25 @@
 
 import math
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ffn.config import Config
-from ffn.errors import ConfigError, FFNError, StageError
-from ffn.progress import log
+from ffn.errors import ConfigError
 from ffn.runs import SYNTHETIC, RunPaths
 from ffn.stages import Stage
+from ffn.training.claim import claim
+from ffn.training.ending import Company, stop_when_asked
+from ffn.training.layout import KEYS, Layout
 from ffn.training.loop import TrainingLoop, TrainingResult
-from ffn.training.ranks import Ranks, lost_rank
-from ffn.training.state import latest_step
+from ffn.training.ranks import Ranks
 from ffn.training.threads import use_devices
 
 # What may change between two starts of a run without changing its result.
 _FREE = frozenset({"checkpoint_every", "keep_checkpoints", "microbatch"})
 _ADDING = ("operation", "compression", "message")
-_RESULTS = ("checkpoints", "curves.csv", "model.ckpt.index", "model.json")
 
 
 @dataclass(frozen=True)
@@ -31,20 +32,23 @@ class TrainingOutcome:
     result: TrainingResult | None
 
 
-def settings(config: Config, ranks: int) -> dict[str, Any]:
-    """The parts of the configuration that decide the trained weights, with the number of ranks that really run."""
+def settings(config: Config) -> dict[str, Any]:
+    """The parts of the configuration that must stay for a run to go on.
+
+    How its lanes are dealt out may change on the way; checkpoints and done.json tell (`ffn.training.layout`).
+    """
     whole = config.model_dump(mode="json")
-    training = {key: value for key, value in whole["training"].items() if key not in _FREE}
+    training = {key: value for key, value in whole["training"].items() if key not in (*_FREE, *KEYS)}
     kept = {
         "seed": whole["seed"],
         "data": {key: whole["data"][key] for key in ("train", "validation")},
         "network": whole["network"],
         "prepare": whole["prepare"],
-        "training": {**training, "ranks": ranks},
+        "training": training,
         "augmentation": whole["augmentation"],
         "allreduce": {key: whole["allreduce"][key] for key in _ADDING},
     }
-    if _synthetic(config):
+    if SYNTHETIC in {uri for region in config.data.labelled.values() for uri in (region.image, region.labels)}:
         kept["synthetic"] = whole["synthetic"]
     return kept
 
@@ -53,70 +57,41 @@ def train(config: Config, output: Path | None = None, resume: bool = False) -> T
     """Train the configured network, continuing from the last checkpoint where there is one.
 
     Every rank calls this. `output` replaces results/<run>/train; with `resume` it is a StageError if there is nothing
-    to go on from. Raises RankError if the ranks cannot work together, DataError if training diverges,
-    InterruptedTrainingError after a SIGTERM.
+    to go on from. What goes wrong on one rank ends all of them. Raises RankError if the ranks cannot work together,
+    LostRankError if one is killed or hangs, DataError if training diverges, InterruptedTrainingError after a SIGTERM.
     """
     _check(config)
-    ranks = Ranks.start()
+    ranks = Ranks.start(config.allreduce)
     use_devices(config, ranks)
     folder = output or RunPaths.of(config).train
-    stage = Stage(folder, settings(config, ranks.size))
-    try:
-        work = ranks.agree(bool(ranks.first_does(lambda: _claim(config, stage, ranks, resume))))
-        result = _train(config, stage, ranks) if work else None
-    except FFNError:
-        raise
-    except Exception as error:
-        lost = lost_rank(error)
-        if lost is None:
-            raise
-        raise lost from error
+    stage, layout = Stage(folder, settings(config)), Layout.of(config.training, ranks.size)
+    company = Company(ranks)
+    with ExitStack() as held, company.together(), stop_when_asked(ranks):
+        work = ranks.agree(bool(ranks.first_does(lambda: claim(config, stage, layout, resume, held))))
+        if not work:
+            return TrainingOutcome(folder, ranks.first, None)
+        company.meet(folder)
+        result = _train(config, stage, ranks)
+        company.part()
     return TrainingOutcome(folder, ranks.first, result)
 
 
 def _train(config: Config, stage: Stage, ranks: Ranks) -> TrainingResult:
     with ThreadPoolExecutor(1, thread_name_prefix="examples") as reader:
         try:
-            result = TrainingLoop(config, stage.folder, ranks, reader).run()
+            loop = TrainingLoop(config, stage.folder, ranks, reader)
+            result = loop.run()
         finally:
             reader.shutdown(wait=True, cancel_futures=True)
-    f1 = None if math.isnan(result.f1) else result.f1
-    ranks.first_does(lambda: stage.finish(steps=result.steps, f1=f1, loss=result.loss, ranks=ranks.size))
+    facts = {
+        "steps": result.steps,
+        "f1": None if math.isnan(result.f1) else result.f1,
+        "loss": result.loss,
+        "ranks": ranks.size,
+        "layouts": loop.history.as_json(),
+    }
+    ranks.first_does(lambda: stage.finish(**facts))
     return result
-
-
-def _claim(config: Config, stage: Stage, ranks: Ranks, resume: bool) -> bool:
-    """Whether there is work; if so, its input is prepared and the folder claimed."""
-    if stage.is_done():
-        return False
-    if resume and not latest_step(stage.folder / "checkpoints"):
-        raise StageError(
-            f"{stage.folder} holds no checkpoint to resume from; leave --resume away to start from the beginning."
-        )
-    foreign = [name for name in _RESULTS if (stage.folder / name).exists()]
-    if foreign and not stage.started_marker.exists():
-        raise StageError(
-            f"{stage.folder} holds {foreign[0]}, but no started.json that says which settings made it. Choose another "
-            "run name or output folder, or move that file away."
-        )
-    if ranks.size != config.training.ranks:
-        log(f"training.ranks is {config.training.ranks}, but {ranks.size} training rank(s) were started.")
-    _prepare(config)
-    return stage.begin()
-
-
-def _prepare(config: Config) -> None:
-    from ffn.prepare.run import prepare_training
-
-    if _synthetic(config):
-        from ffn.synthetic.run import synthesize
-
-        synthesize(config)
-    prepare_training(config)
-
-
-def _synthetic(config: Config) -> bool:
-    return any(SYNTHETIC in (region.image, region.labels) for region in config.data.labelled.values())
 
 
 def _check(config: Config) -> None:

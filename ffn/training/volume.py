@@ -32,7 +32,8 @@ class ExampleVolume:
         if uri is None:
             raise ConfigError(f"{key}.labels is empty: training needs ground truth.")
         factors = config.network.downsample
-        image, truth = open_image(image_uri(config, region), box=region.bounds), open_labels(uri, box=region.bounds)
+        image = open_image(image_uri(config, region), box=region.bounds, voxel_size=config.data.voxel_size)
+        truth = open_labels(uri, box=region.bounds)
         self.key = key
         self.image = TrainingRegion(coarsen(image, factors, labels=False), cache_bytes)
         self.labels = TrainingRegion(coarsen(truth, factors, labels=True), cache_bytes)
@@ -43,6 +44,11 @@ class ExampleVolume:
             )
         self.centres = CoordinateStream(files.coordinates, seed)
         self.zero_is_unknown = region.label_zero == "unknown"
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that the larger of image and labels takes."""
+        return max(self.image.held_bytes, self.labels.held_bytes)
 
     def require_room(self, size: ZYX) -> None:
         """Raise GeometryError unless a patch of `size` fits into the region."""

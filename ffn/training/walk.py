@@ -58,7 +58,7 @@ class Walk:
 
     def state(self) -> dict[str, NDArray[Any]]:
         """What `restore` needs between two turns; the example itself is read again."""
-        return {"index": np.array(self.example.index), "canvas": self.canvas.copy(), **self._moves.state()}
+        return {"canvas": self.canvas.copy(), **self._moves.state()}
 
     def restore(self, state: dict[str, NDArray[Any]]) -> None:
         """Go on from a `state` of the same example."""

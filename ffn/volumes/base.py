@@ -32,7 +32,9 @@ class Volume(ABC):
         self, uri: str, shape: tuple[int, ...], dtype: Any, voxel_size: VoxelSize | None, chunk: ZYX | None
     ) -> None:
         if len(shape) != 3:
-            raise VolumeError(f"{uri} has {len(shape)} dimensions, shape {shape}; a volume has 3: z, y, x.")
+            raise VolumeError(
+                f"{uri} has {len(shape)} dimensions, shape {shape}; a volume has 3: z, y, x, and one channel."
+            )
         if 0 in shape:
             raise VolumeError(f"{uri} is empty: its shape is {shape}.")
         self.uri = uri

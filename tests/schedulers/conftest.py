@@ -1,10 +1,13 @@
 """A scheduler that is not there, played by small programs that really run jobs on this machine."""
 
 import fcntl
+import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +53,20 @@ class Cobalt:
     def jobs(self) -> list[str]:
         """Ids in the queue."""
         return sorted(path.stem for path in (self.state / "jobs").glob("*.json"))
+
+    def submitted(self) -> list[str]:
+        """Ids of all jobs so far."""
+        return sorted(path.name for path in (self.state / "locks").iterdir())
+
+    def time_is_up(self, job_id: str) -> None:
+        """End a job as Cobalt does when its time is over; waits until it runs."""
+        path = self.state / "jobs" / f"{job_id}.json"
+        while "pid" not in (job := json.loads(path.read_text())):
+            time.sleep(0.02)
+        path.write_text(json.dumps({**job, "state": "killing"}))
+        with Path(job["log"]).open("a") as log:
+            log.write("Info: maximum execution time exceeded; initiating job termination\n")
+        os.killpg(job["pid"], signal.SIGTERM)
 
     def wait_for(self, job_id: str) -> None:
         """Block until a job has ended."""

@@ -49,12 +49,12 @@ def test_qstat_table_is_read():
     [
         ("Info: task completed normally with an exit code of 0; initiating job cleanup and removal", "success"),
         ("Info: task completed normally with an exit code of 1; initiating job cleanup and removal", "failed"),
-        ("Info: task completed normally with an exit code of None; initiating job cleanup and removal", "failed"),
-        ("Info: maximum execution time exceeded; initiating job termination", "failed"),
-        ("Info: maximum execution time exceeded; initiating job terminiation", "failed"),
+        ("Info: task completed normally with an exit code of None; initiating job cleanup and removal", "stopped"),
+        ("Info: maximum execution time exceeded; initiating job termination", "stopped"),
+        ("Info: maximum execution time exceeded; initiating job terminiation", "stopped"),
         ("Info: user delete requested with signal SIGTERM by user x", "failed"),
         ("Info: user delete requested; removing job from the queue", "failed"),
-        ("ERROR: execution failure; initiating job cleanup and removal", "failed"),
+        ("ERROR: execution failure; initiating job cleanup and removal", "stopped"),
         ("Info: Job 1/x/ Q.debug: Running job on 0", None),
     ],
 )
@@ -107,6 +107,46 @@ def test_job_over_its_time_is_failed(cobalt):
     job_id = cobalt.call("ffn-cobalt-submit", script).stdout.strip()
     cobalt.wait_for(job_id)
     assert cobalt.call("ffn-cobalt-status", job_id).stdout == "failed\n"
+
+
+def test_job_over_its_time_is_submitted_again_as_often_as_it_may(cobalt):
+    """The second job finds what the first one left, and is over its time too; the third one ends."""
+    body = "echo >> starts; if [ $(wc -l < starts) = 3 ]; then exit 0; else exec sleep 600; fi"
+    script = jobscript(cobalt.workdir, body, runtime="00:00:01", restarts=2)
+    job_id = cobalt.call("ffn-cobalt-submit", script).stdout.strip()
+    for left in (1, 0):
+        cobalt.wait_for(max(cobalt.submitted()))
+        state = cobalt.call("ffn-cobalt-status", job_id)
+        assert state.stdout == "running\n"
+        assert f"goes on with its work (restarts left: {left})" in state.stderr
+    cobalt.wait_for(max(cobalt.submitted()))
+    assert cobalt.call("ffn-cobalt-status", job_id).stdout == "success\n"
+    assert len(cobalt.submitted()) == 3
+    outputs = [line.split(" -O ")[1].split()[0] for line in cobalt.calls("qsub")]
+    assert len(set(outputs)) == 3
+
+
+def test_cancel_finds_the_job_that_goes_on(cobalt):
+    os.mkfifo(cobalt.workdir / "go")
+    body = "if mkdir tried; then exec sleep 600; else read word < go; fi"
+    job_id = cobalt.call(
+        "ffn-cobalt-submit", jobscript(cobalt.workdir, body, runtime="00:00:01", restarts=1)
+    ).stdout.strip()
+    cobalt.wait_for(job_id)
+    cobalt.call("ffn-cobalt-status", job_id)
+    second = max(cobalt.submitted())
+    assert second != job_id
+    assert cobalt.call("ffn-cobalt-cancel", job_id).returncode == 0
+    cobalt.wait_for(second)
+    assert cobalt.call("ffn-cobalt-status", job_id).stdout == "failed\n"
+    assert len(cobalt.submitted()) == 2
+
+
+def test_job_that_ends_by_itself_is_not_submitted_again(cobalt):
+    job_id = cobalt.call("ffn-cobalt-submit", jobscript(cobalt.workdir, "exit 3", restarts=2)).stdout.strip()
+    cobalt.wait_for(job_id)
+    assert cobalt.call("ffn-cobalt-status", job_id).stdout == "failed\n"
+    assert len(cobalt.submitted()) == 1
 
 
 def test_refused_job_shows_the_schedulers_own_words(cobalt):

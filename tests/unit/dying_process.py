@@ -15,6 +15,7 @@ import ffn.training.run  # noqa: F401  (what `ffn train` imports, before the for
 from ffn.cli import main
 
 TOUCHES = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.listdir", "os.scandir", "shutil.rmtree")
+SIGNS_OF_LIFE = "/ranks/"  # come by the clock
 
 
 def watch(last: int, folder: str) -> list[int]:
@@ -22,7 +23,7 @@ def watch(last: int, folder: str) -> list[int]:
     count = [0]
 
     def hook(event: str, args: tuple[object, ...]) -> None:
-        if event in TOUCHES and args and folder in str(args[0]):
+        if event in TOUCHES and args and folder in str(args[0]) and SIGNS_OF_LIFE not in str(args[0]):
             count[0] += 1
             if count[0] == last:
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -13,10 +13,11 @@ from ffn.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = [ROOT / "config.yaml", *sorted((ROOT / "config").glob("*.yaml"))]
+GOOD_REGION = {"image": "a.h5:raw", "labels": "a.h5:labels", "box": "0:60,0:80,0:80"}
 GOOD = {
     "run": "mine",
     "data": {
-        "train": {"image": "a.h5:raw", "labels": "a.h5:labels", "box": "0:60,0:80,0:80"},
+        "train": GOOD_REGION,
         "test": {"image": "b.h5:raw"},
     },
     "network": {"fov": [33, 33, 33], "deltas": [8, 8, 8]},
@@ -48,6 +49,31 @@ def test_good_configuration_has_its_defaults():
     assert config.data.train.bounds.shape == (60, 80, 80)
 
 
+def test_one_volume_or_several():
+    one, several = parse_config(GOOD), parse_config(changed(data__train=[GOOD_REGION, {**GOOD_REGION, "weight": 3}]))
+    assert list(one.data.volumes) == ["data.train"]
+    assert [volume.weight for volume in several.data.volumes.values()] == [1, 3]
+    assert parse_config(several.model_dump(mode="json")) == several
+    apart = changed(data__validation={**GOOD_REGION, "box": "60:99,0:80,0:80"})
+    assert list(parse_config(apart).data.labelled) == ["data.train", "data.validation"]
+
+
+def test_a_mistake_in_one_volume_of_several_hides_no_other():
+    text = report(
+        changed(
+            data__train=[{**GOOD_REGION, "labls": "x", "box": "0:9,0:80,0:80"}, {**GOOD_REGION, "label_zero": "x"}],
+            inference__subvolume_size=[32, 64, 64],
+        )
+    )
+    for words in (
+        "data.train.0.labls",
+        "data.train.0.box has 9",
+        "data.train.1.label_zero is 'x'",
+        "overlap 32 along z",
+    ):
+        assert words in text
+
+
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_shipped_configuration_is_valid(path):
     load_config(path)
@@ -56,8 +82,9 @@ def test_shipped_configuration_is_valid(path):
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_shipped_regions_to_learn_from_and_to_score_are_apart(path):
     data = load_config(path).data
-    if data.train is not None and data.train.image == data.test.image:
-        assert data.train.bounds.intersection(data.test.bounds) is None
+    for region in data.labelled.values():
+        if region.image == data.test.image:
+            assert region.bounds.intersection(data.test.bounds) is None
 
 
 @pytest.mark.parametrize(
@@ -78,6 +105,21 @@ def test_shipped_regions_to_learn_from_and_to_score_are_apart(path):
         (changed(data__train__box="60:60,0:80,0:80"), "is empty: each stop must be greater than its start"),
         (changed(data__train=None), "data.train is empty and inference.checkpoint too: give one of them"),
         (changed(data__train__labels=None), "data.train.labels is empty: training needs ground truth"),
+        (changed(data__train=[GOOD_REGION, {"image": "c.h5:raw"}]), "data.train.1.labels is empty: training needs"),
+        (changed(data__train=[GOOD_REGION, {**GOOD_REGION, "weight": 0}]), "data.train.1.weight is 0: "),
+        (changed(data__train=[{**GOOD_REGION, "labls": "x"}]), "data.train.0.labls is not a known key; did you mean"),
+        (changed(data__train=[{**GOOD_REGION, "box": "0:9,0:80,0:80"}]), "data.train.0.box has 9 voxels along z"),
+        (changed(data__train=[]), "data.train is empty and inference.checkpoint too"),
+        (changed(data__train=7), "data.train is 7: "),
+        (changed(data__validation={"image": "c.h5:raw"}), "data.validation.labels is empty: training needs"),
+        (changed(data__validation={**GOOD_REGION, "box": "50:99,0:80,0:80"}), "data.validation overlaps data.train:"),
+        (changed(data__validation={**GOOD_REGION, "box": None}), "data.validation overlaps data.train:"),
+        (
+            changed(data__train=None, data__validation=GOOD_REGION, inference__checkpoint="model"),
+            "data.validation has no effect without data.train",
+        ),
+        (changed(augmentation__elastic=1.5), "augmentation.elastic is 1.5: "),
+        (changed(augmentation__missing=1), "did you mean 'missing_section'?"),
         (changed(inference__subvolume_size=[32, 64, 64]), "inference.subvolume_overlap 32 along z must be smaller"),
         (
             changed(inference__subvolume_size=[32, 64, 64]),

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from tiny_training import settings, write_volume
 
-from ffn.config import Config, parse_config
+from ffn.config import Augmentation, Config, Network, parse_config
 from ffn.errors import ConfigError, DataError, GeometryError, VolumeError
 from ffn.geometry import Box
 from ffn.model.logits import logit
 from ffn.prepare.coordinates import CoordinateStream
 from ffn.prepare.run import VALIDATION_SEED, prepare_training
 from ffn.runs import RunPaths
-from ffn.training.augment import Orientation
 from ffn.training.examples import ExampleSource, LaneStream, patch_size
 from ffn.training.lanes import Lane, Lanes
 from ffn.training.metrics import Tally
+from ffn.training.orientation import Orientation, equal_axes
 from ffn.training.region import TrainingRegion
 from ffn.volumes import open_volume, pool
 
@@ -118,7 +118,7 @@ def test_orientation_turns_image_and_labels_alike_about_the_centre(folder: Path)
     changed = 0
     for index in range(12):
         one, other = ExampleSource(turned).load(stream, index), ExampleSource(plain).load(stream, index)
-        turn = Orientation.draw(5, index, ["y", "x"], ["z", "y", "x"])
+        turn = Orientation.draw(5, index, ["z", "y", "x"], ["z", "y", "x"])
         np.testing.assert_array_equal(one.image, turn.apply(other.image))
         np.testing.assert_array_equal(one.labels, turn.apply(other.labels))
         assert one.labels[6, 6, 6] == other.labels[6, 6, 6]
@@ -295,7 +295,8 @@ def test_lanes_work_through_validation_examples(folder: Path, reader: ThreadPool
     config = split(folder)
     prepare_training(config)
     source = ExampleSource.for_validation(config)
-    lanes = Lanes([Lane(config, source, LaneStream(lane, 2), reader) for lane in range(2)], config.network.fov)
+    streams = [LaneStream(lane, 2) for lane in range(2)]
+    lanes = Lanes([Lane(config, source, stream, reader) for stream in streams], config.network.fov, microbatch=2)
     tally = Tally()
     feed([lanes], 30, tally)
     assert tally["true_positive"] > 0
@@ -317,7 +318,8 @@ def test_unlabelled_voxels_say_nothing_and_are_no_centres(tmp_path: Path) -> Non
     config = with_unlabelled(tmp_path)
     source, drawn, crossing = ExampleSource(config), centres(config), 0
     for index in range(60):
-        assert drawn.draw(index)[2] >= 18
+        x = drawn.draw(index)[2]
+        assert x >= 18
         example = source.load(LaneStream(0, 1), index)
         unknown = np.broadcast_to(np.arange(x - 6, x + 7) < 18, (13, 13, 13))
         np.testing.assert_array_equal(example.labels == -1, unknown)
@@ -337,3 +339,118 @@ def test_label_zero_may_mean_that_there_is_no_object(tmp_path: Path) -> None:
         assert (labels == np.float32(0.05)).all() == (centre[2] < 18)
         assert value == 0 or centre[2] >= 18
     assert empty > 0
+
+
+def two_volumes(folder: Path, **training: Any) -> Config:
+    """Three quarters of the examples from one half of the volume, one from the other."""
+    values = settings(folder, **training)
+    region = values["data"]["train"]
+    lower, upper = {**region, "box": "0:18,0:36,0:36", "weight": 3}, {**region, "box": "18:36,0:36,0:36"}
+    values["data"]["train"] = [lower, upper]
+    config = parse_config({**values, "run": "two", "augmentation": {"misalignment": 0.5, "contrast": 0.5}})
+    prepare_training(config)
+    return config
+
+
+def test_volumes_are_drawn_from_by_their_weights_each_from_its_own_stream(folder: Path) -> None:
+    config = two_volumes(folder, permutable_axes=[], reflectable_axes=[])
+    plain = config.model_copy(update={"augmentation": Augmentation()})
+    with h5py.File(folder / "volume.h5") as file:
+        image = (file["image"][...].astype(np.float32) - 128) / 50
+    paths = RunPaths.of(config)
+    streams = [CoordinateStream(paths.training_volume(index, 2).coordinates, config.seed) for index in range(2)]
+    source, chosen = ExampleSource(plain), []
+    for number in range(60):
+        example = source.load(LaneStream(0, 1), number).image
+        cuts = [
+            image[Box.centred(streams[index].draw(number), (13, 13, 13)).shifted((18 * index, 0, 0)).slices]
+            for index in range(2)
+        ]
+        (index,) = (i for i, expected in enumerate(cuts) if np.allclose(example, expected, atol=1e-5))
+        chosen.append(index)
+    assert chosen == [source._choose(number) for number in range(60)]
+    assert np.mean([source._choose(number) for number in range(20_000)]) == pytest.approx(0.25, abs=0.01)
+
+
+def test_examples_of_several_volumes_with_defects_are_the_same_in_whatever_lane(folder: Path) -> None:
+    config = two_volumes(folder)
+    one, three = ExampleSource(config), ExampleSource(config)
+    changed = 0
+    plain = ExampleSource(config.model_copy(update={"augmentation": Augmentation()}))
+    for number in reversed(range(60)):
+        a, b = one.load(LaneStream(0, 1), number), three.load(LaneStream(number % 3, 3), number // 3)
+        np.testing.assert_array_equal(a.image, b.image)
+        np.testing.assert_array_equal(a.labels, b.labels)
+        changed += not np.array_equal(a.image, plain.load(LaneStream(0, 1), number).image)
+    assert 30 < changed < 60
+
+
+def test_what_is_judged_on_has_no_defects(folder: Path) -> None:
+    config = split(folder)
+    prepare_training(config)
+    shaken = config.model_copy(update={"augmentation": Augmentation(misalignment=1.0, contrast=1.0)})
+    stream = LaneStream(0, 1)
+    for number in range(5):
+        plain = ExampleSource.for_validation(config).load(stream, number)
+        np.testing.assert_array_equal(ExampleSource.for_validation(shaken).load(stream, number).image, plain.image)
+        example = ExampleSource(shaken).load(stream, number)
+        assert not np.array_equal(example.image, ExampleSource(config).load(stream, number).image)
+
+
+def test_volumes_share_the_memory_for_what_is_held(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = two_volumes(folder)
+    half = 18 * 36 * 36 * 4  # labels as uint32
+    expected = [ExampleSource(config).load(LaneStream(0, 1), number) for number in range(8)]
+    for available, held in ((2 * half, 2), (2 * half - 1, 1), (half - 1, 0)):
+        monkeypatch.setattr("ffn.training.examples.CACHE_BYTES", available)
+        source = ExampleSource(config)
+        assert sum(volume.labels.held_bytes > 0 for volume in source._volumes) == held
+        for number, example in enumerate(expected):
+            same = source.load(LaneStream(0, 1), number)
+            np.testing.assert_array_equal(same.image, example.image)
+            np.testing.assert_array_equal(same.labels, example.labels)
+
+
+def test_patches_that_stick_out_are_counted_and_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = upright(folder, moves="max_pred_moves")
+    source, drawn = ExampleSource(config), centres(config)
+    inside = Box((8, 8, 8), (28, 28, 28))
+    fits = [i for i in range(60) if inside.contains(Box.centred(drawn.draw(i), (1, 1, 1)))]
+    index = 0
+    while index <= fits[-1]:
+        index = source.load(LaneStream(0, 1), index).index + 1
+    assert source.left_out == fits[-1] + 1 - len(fits)
+    assert capsys.readouterr().err.count("sticks out are left out") == 1
+
+
+def test_axes_that_may_be_swapped_follow_from_voxels_and_network() -> None:
+    network = Network(fov=(9, 9, 9), deltas=(2, 2, 2))
+    assert equal_axes(network, (10.0, 10.0, 10.0)) == ["z", "y", "x"]
+    assert equal_axes(network, (30.0, 10.0, 10.0)) == ["y", "x"]
+    assert equal_axes(network, None) == ["y", "x"]
+    assert equal_axes(network, (30.0, 20.0, 10.0)) == []
+    assert equal_axes(Network(fov=(9, 9, 7), deltas=(2, 2, 2)), (10.0, 10.0, 10.0)) == ["z", "y"]
+    assert equal_axes(Network(fov=(9, 9, 9), deltas=(1, 2, 2)), (10.0, 10.0, 10.0)) == ["y", "x"]
+
+
+def test_the_size_of_network_voxels_decides(tmp_path: Path) -> None:
+    write_volume(tmp_path / "volume.h5")
+    with h5py.File(tmp_path / "volume.h5", "r+") as file:
+        for name in ("image", "labels"):
+            file[name].attrs["voxel_size_nm"] = (20.0, 10.0, 10.0)
+    orders = {}
+    for factors in ([1, 2, 2], [2, 2, 2]):
+        values = settings(tmp_path)
+        values["network"].update(fov=[5, 5, 5], deltas=[1, 1, 1], downsample=factors)
+        config = parse_config({**values, "run": f"by-{factors[0]}", "prepare": {"min_size": 10}})
+        prepare_training(config)
+        orders[factors[0]] = ExampleSource(config)._permutable
+    assert orders == {1: ["z", "y", "x"], 2: ["y", "x"]}
+
+
+def test_fewer_centres_than_lanes_are_refused(folder: Path) -> None:
+    source = ExampleSource(config_of(folder))
+    assert source.available == 24**3
+    source.load(LaneStream(0, source.available), 0)
+    with pytest.raises(DataError, match=r"data\.train: there are 13824 centres of examples, fewer than the 13825"):
+        source.load(LaneStream(7, source.available + 1), 0)

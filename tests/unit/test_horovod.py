@@ -130,13 +130,13 @@ def test_several_ranks_without_horovod_are_refused(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "horovod", None)
     monkeypatch.setitem(sys.modules, "horovod.tensorflow", None)
     with pytest.raises(RankError, match=r"OMPI_COMM_WORLD_SIZE=4.*each would train a model of its own"):
-        Ranks.start({"OMPI_COMM_WORLD_SIZE": "4"})
+        Ranks.start(environment={"OMPI_COMM_WORLD_SIZE": "4"})
 
 
 def test_one_rank_needs_no_horovod(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "horovod", None)
-    assert Ranks.start({}) == Ranks(0, 1)
-    assert Ranks.start({"HOROVOD_SIZE": "1"}) == Ranks(0, 1)
+    assert Ranks.start(environment={}) == Ranks(0, 1)
+    assert Ranks.start(environment={"HOROVOD_SIZE": "1"}) == Ranks(0, 1)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ class ThreeRanks(Ranks):
     """Rank `rank` of three whose rank 0 has failed."""
 
     def sum(self, values: np.ndarray) -> np.ndarray:
-        return values + (0 if self.first else 1)
+        return values + (0 if self.first else 2)
 
 
 def test_all_ranks_stop_when_the_first_cannot_go_on() -> None:

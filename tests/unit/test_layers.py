@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "ffn"
 
 # From the bottom of the dependencies up; docs/architecture.md draws it.
 LAYERS = [
-    "errors", "geometry", "files", "progress", "stages",
+    "errors", "geometry", "files", "progress", "stages", "attempts",
     "config", "runs", "volumes", "sources", "synthetic", "prepare", "preflight",
     "model", "training", "inference", "assembly", "evaluation", "export", "report", "cluster", "workflow", "cli",
 ]  # fmt: skip
@@ -61,7 +61,7 @@ def test_tensorflow_stays_in_its_layers(path):
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "cli").glob("*.py")), ids=lambda path: path.stem)
 def test_commands_import_their_work_only_when_run(path):
-    light = ("ffn.errors", "ffn.geometry", "ffn.cli")
+    light = ("ffn.errors", "ffn.geometry", "ffn.attempts", "ffn.cli")
     ours = [name for name in imports(path, top_level_only=True) if name.startswith("ffn.")]
     assert [name for name in ours if not name.startswith(light)] == []
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -140,3 +141,49 @@ def test_what_a_source_brings_is_left_out_until_it_is_there(here: Path) -> None:
     (here / "data/released").mkdir()
     problems = check_inputs(settings)
     assert [p.split(":")[0] for p in problems] == ["data.test.image", "data.test.labels", "inference.checkpoint"]
+
+
+def test_volumes_to_learn_from_together_must_be_alike() -> None:
+    labels = volume("labels", dtype=np.uint64)
+    region = {"image": volume("image"), "labels": labels}
+    wide = {"image": volume("wide", dtype=np.uint16), "labels": labels}
+    fine = {"image": volume("fine", voxel_size=(4, 4, 4)), "labels": labels}
+    data = {"train": [region, {**region, "weight": 2}], "validation": {**region, "image": volume("apart")}}
+    assert check_inputs(config({**data, "test": region})) == []
+    problem = only_problem(config({"train": [region, wide], "test": region}))
+    assert problem.startswith("data.train.1.image: wide.h5:raw holds uint16, but image.h5:raw of data.train.0 uint8;")
+    problem = only_problem(config({"train": region, "validation": fine, "test": region}))
+    assert problem.startswith(
+        "data.validation.image: the voxels of fine.h5:raw are 4 x 4 x 4 nm (z,y,x), but those of image.h5:raw of "
+        "data.train 8 x 8 x 8 nm (z,y,x);"
+    )
+    assert check_inputs(config({"train": [region, fine], "test": region, "voxel_size": [8, 8, 8]})) == []
+
+
+def test_a_volume_of_several_channels_is_named() -> None:
+    labels = volume("labels", dtype=np.uint64)
+    region = {"image": volume("image"), "labels": labels}
+    with h5py.File("colour.h5", "w") as file:
+        file["raw"] = np.ones((3, 20, 24, 28), np.uint8)
+    problem = only_problem(config({"train": [region, {**region, "image": "colour.h5:raw"}], "test": region}))
+    assert problem.startswith("data.train.1.image: colour.h5:raw has 4 dimensions")
+    assert "one channel" in problem
+
+
+def test_the_held_out_region_is_looked_at_like_the_others() -> None:
+    data = good_data()
+    other = volume("other")
+    data["validation"] = {"image": other, "labels": data["test"]["labels"], "box": "0:12,0:20,0:20"}
+    problems = check_inputs(config(data))
+    assert any(p.startswith("data.validation: the training example (fov and its moves) takes 13") for p in problems)
+    data["validation"] = {"image": "none.h5:raw", "labels": data["test"]["labels"]}
+    assert "data.validation.image: There is no file none.h5" in only_problem(config(data))
+
+
+def test_swapping_asks_for_the_size_of_network_voxels() -> None:
+    data = good_data()
+    data["train"] = {"image": volume("thick", voxel_size=(16, 8, 8)), "labels": data["train"]["labels"]}
+    swapped = {"permutable_axes": ["z", "y"]}
+    network = {**NETWORK, "fov": [5, 5, 5], "deltas": [1, 1, 1], "downsample": [1, 2, 2]}
+    assert check_inputs(parse_config({"run": "a", "data": data, "network": network, "training": swapped})) == []
+    assert "z and y differ in voxel size" in only_problem(config(data, training=swapped))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ffn.cli import main
-from ffn.config import parse_config
+from ffn.config import Config, parse_config
 from ffn.errors import DataError, FFNError, GeometryError, StageError, VolumeError
 from ffn.prepare import volume as preparation
 from ffn.prepare.coordinates import CoordinateStream
@@ -110,6 +110,96 @@ class TestRunningAgain:
         prepare_training(config_for(tmp_path))
         with pytest.raises(StageError, match="min_size"):
             prepare_training(config_for(tmp_path, prepare={"min_size": 501}))
+
+
+def several(folder: Path, **changes) -> Config:
+    """Two volumes to learn from and one to judge on, which share a file."""
+    config = config_for(folder, **changes)
+    region = config.data.train.model_dump(exclude={"weight"})
+    data = {
+        "train": [{**region, "box": "0:24,0:48,0:48"}, {**region, "box": "24:48,0:48,0:24"}],
+        "validation": {**region, "box": "24:48,0:48,24:48"},
+        "test": region,
+    }
+    return parse_config({**config.model_dump(mode="json"), "run": "several", "data": data})
+
+
+class TestSeveralVolumes:
+    def test_each_has_a_folder(self, volume, tmp_path, capsys):
+        _, _, labels = volume
+        prepare_training(several(tmp_path))
+        folder = tmp_path / "results/several/prepare"
+        made = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+        files = {"partitions.h5", "coordinates.h5", "seeds.csv"}
+        assert made == {
+            "started.json",
+            "done.json",
+            *(f"volume-{index:02d}/{name}" for index in range(2) for name in files),
+            *(f"validation/{name}" for name in files - {"seeds.csv"}),
+        }
+        boxes = {"volume-00": np.s_[:24], "volume-01": np.s_[24:, :, :24], "validation": np.s_[24:, :, 24:]}
+        facts = json.loads((folder / "done.json").read_text())["facts"]
+        for (name, box), key in zip(boxes.items(), facts, strict=True):
+            expected = partition_labels(labels[box], lom_radius=(6, 6, 6), min_size=500)
+            with h5py.File(folder / name / "partitions.h5") as file:
+                np.testing.assert_array_equal(file["partitions"][...], expected)
+            assert sum(facts[key]["coordinates"].values()) == (expected != 255).sum()
+        assert list(facts) == ["data.train.0", "data.train.1", "data.validation"]
+        assert "data.train.1: 5184 centres of examples" in capsys.readouterr().err
+
+    @pytest.mark.usefixtures("volume")
+    @pytest.mark.parametrize(
+        ("victim", "call"), [("write_partitions", 1), ("write_seeds", 1), ("write_coordinates", 2)]
+    )
+    def test_killed_anywhere_ends_in_the_same_files(self, tmp_path, monkeypatch, victim, call):
+        prepare_training(several(tmp_path))
+        folder = tmp_path / "results/several/prepare"
+        undisturbed = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        for path in undisturbed:
+            path.unlink()
+        original, calls = getattr(preparation, victim), []
+
+        def killed_at_some_call(*args, **options):
+            calls.append(args)
+            return original(*args, **options) if len(calls) <= call else _killed()
+
+        with monkeypatch.context() as patched:
+            patched.setattr(preparation, victim, killed_at_some_call)
+            with pytest.raises(KeyboardInterrupt):
+                prepare_training(several(tmp_path))
+        assert not (folder / "done.json").exists()
+        prepare_training(several(tmp_path))
+        assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == undisturbed
+
+    @pytest.mark.usefixtures("volume")
+    def test_a_volume_without_use_leaves_the_folder_free(self, tmp_path):
+        config = several(tmp_path, prepare={"min_boundary_nm": 1000.0})
+        with pytest.raises(DataError, match="no usable coordinate"):
+            prepare_training(config)
+        prepare_training(several(tmp_path))
+
+    @pytest.mark.usefixtures("volume")
+    def test_weights_are_no_affair_of_preparation(self, tmp_path, capsys):
+        prepare_training(several(tmp_path))
+        config = several(tmp_path)
+        volumes = [volume.model_copy(update={"weight": 7.0}) for volume in config.data.train]
+        prepare_training(config.model_copy(update={"data": config.data.model_copy(update={"train": volumes})}))
+        assert "already complete" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("volume")
+def test_what_is_left_out_is_told_and_adds_up(tmp_path, capsys):
+    config = config_for(tmp_path, prepare={"min_boundary_nm": 1.5, "lom_radius": [7, 7, 7]})
+    prepare_training(config)
+    facts = json.loads((tmp_path / "results/toy/prepare/done.json").read_text())["facts"]["data.train"]
+    left_out, kept = facts["left_out"], sum(facts["coordinates"].values())
+    assert left_out["outside"] == 36 * 42 * 46 - 24 * 30 * 34
+    assert left_out["ignored"] == 24 * 30 * 34 - 22 * 28 * 32
+    assert left_out["unlabelled"] == 0
+    assert left_out["near_boundary"] + kept == 22 * 28 * 32
+    assert left_out["near_boundary"] > 0
+    share = left_out["near_boundary"] / (22 * 28 * 32)
+    assert f"{share:.1%} within prepare.min_boundary_nm of another object" in capsys.readouterr().err
 
 
 def _killed(*_: object, **__: object) -> None:

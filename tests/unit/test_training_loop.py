@@ -1,6 +1,7 @@
 import csv
 import math
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -11,10 +12,11 @@ from tiny_training import run, settings, train, train_command, write_config
 
 from ffn.config import Training, parse_config
 from ffn.errors import ConfigError, DataError, StageError
+from ffn.model.checkpoint import read_tensors
 from ffn.model.network import build_network
 from ffn.prepare.run import prepare_training
 from ffn.training.curves import CURVES, TIMING, Curves, read_rows
-from ffn.training.examples import ExampleSource
+from ffn.training.examples import Example, ExampleSource, LaneStream
 from ffn.training.lanes import Lanes
 from ffn.training.loop import TrainingLoop
 from ffn.training.metrics import Measures, Tally
@@ -52,7 +54,7 @@ def test_command_writes_all_files_and_prints_f1_and_rate(folder: Path) -> None:
     output = folder / "command"
     assert {path.name for path in output.iterdir()} == {
         "checkpoints", "curves.csv", "done.json", "model.ckpt.data-00000-of-00001", "model.ckpt.index", "model.json",
-        "started.json", "tensorboard", "timing.csv",
+        "lock", "started.json", "tensorboard", "timing.csv",
     }  # fmt: skip
     with (output / "curves.csv").open() as file:
         rows = list(csv.reader(file))
@@ -118,12 +120,47 @@ def test_divergence_names_step_and_rank_and_leaves_no_model(folder: Path) -> Non
     assert not (folder / "diverged/model.ckpt.index").exists()
 
 
+class BadExamples(ExampleSource):
+    """Every seventh example holds no numbers."""
+
+    def load(self, lane: LaneStream, index: int) -> Example:
+        example = super().load(lane, index)
+        broken = np.full_like(example.image, np.nan)
+        return replace(example, image=broken) if lane.number(example.index) % 7 == 3 else example
+
+
+@pytest.mark.parametrize("parts", [{}, {"microbatch": 1, "accumulate": 2}])
+def test_examples_without_numbers_are_left_out_and_counted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], parts: dict[str, int]
+) -> None:
+    monkeypatch.setattr("ffn.training.loop.ExampleSource", BadExamples)
+    config = parse_config(settings(folder, steps=60, on_nonfinite="skip", log_every=60, **parts))
+    output = folder / f"skips{len(parts)}"
+    with ThreadPoolExecutor(1) as reader:
+        TrainingLoop(config, output, Ranks(), reader).run()
+    (row,) = read_rows(output / "curves.csv")
+    assert 0 < int(row["skipped"]) < 30
+    assert capsys.readouterr().err.count("update left out") == int(row["skipped"])
+    assert math.isfinite(float(row["loss"]))
+    assert all(np.isfinite(array).all() for array in read_tensors(output / "model.ckpt").values())
+
+
+def test_too_many_left_out_updates_end_training(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ffn.training.loop.ExampleSource", BadExamples)
+    config = parse_config(settings(folder, steps=60, on_nonfinite="skip", max_skipped=2))
+    with (
+        ThreadPoolExecutor(1) as reader,
+        pytest.raises(DataError, match=r"More than training\.max_skipped 2 .* at step \d+ on rank 0"),
+    ):
+        TrainingLoop(config, folder / "ends", Ranks(), reader).run()
+
+
 def test_diverged_weights_are_not_saved(folder: Path) -> None:
     config = parse_config(settings(folder))
     with ThreadPoolExecutor(1) as reader:
         lanes = Lanes.of(config, ExampleSource(config), 0, 1, reader)
     model = build_network(2, 4)
-    state = TrainingState(folder / "bad", Ranks(), model, Updater(config.training, model), lanes)
+    state = TrainingState(config, folder / "bad", Ranks(), model, Updater(config.training, model), lanes)
     state.save(keep=3)
     state.step = 1
     model.get_layer("conv_lom").bias.assign([math.nan])

@@ -49,6 +49,18 @@ def test_run_on_the_synthetic_volume():
     assert set(made.figures) == {"overlay", "curves", "scores"}
 
 
+def test_training_waits_for_the_data_of_all_its_volumes():
+    mine = {"image": "a.h5:raw", "labels": "a.h5:labels"}
+    synthetic = {"image": "synthetic", "labels": "synthetic", "box": "0:40,0:64,0:64"}
+    marker = ["results/tiny/synth/done.json"]
+    several = plan(data={"train": [mine, synthetic], "test": {"image": "b.h5:raw"}})
+    assert '"c.h5:raw"' in plan(data={"train": [mine, {**mine, "image": "c.h5:raw"}]}).settings("data.train")
+    assert (several.data("train"), several.data("test"), several.synthesises) == (marker, [], True)
+    judged = plan(data={"train": mine, "validation": synthetic, "test": {"image": "b.h5:raw"}})
+    assert (judged.data("train"), judged.data("test"), judged.synthesises) == (marker, [], True)
+    assert plan(data={"train": [mine], "test": {"image": "b.h5:raw"}}).data("train") == []
+
+
 def test_released_checkpoint_is_not_trained():
     made = plan(FETCHED)
     assert (made.synthesises, made.fetches, made.trains, made.scores) == (False, True, False, True)

@@ -16,13 +16,16 @@ if plan.trains:
             tasks=plan.tasks,
             mem_mb=8000,
             runtime=plan.config.cluster.runtime_minutes,
+            restarts=plan.config.cluster.restarts,
+            attempt=lambda wildcards, attempt: attempt,
         params:
             config=lambda wildcards, output: plan.config_file,
             launch=lambda wildcards, resources: plan.launch_training(resources),
+            attend=lambda wildcards, resources: plan.attend_training(resources),
             settings=plan.settings(
                 "data.train", "data.validation", "network", "training", "augmentation", "allreduce", "seed"
             ),
         message:
             "Training the network (continues where an earlier attempt stopped)"
         shell:
-            "{params.launch} ffn train --config {params.config:q} </dev/null 2>&1 | tee {log:q}"
+            "{params.attend} {params.launch} ffn train --config {params.config:q} </dev/null 2>&1 | tee {log:q}"

@@ -6,10 +6,22 @@ from typing import Any
 
 import numpy as np
 
+from ffn.config import Network
 from ffn.geometry import ZYX
+from ffn.volumes import VoxelSize
 
 _AXES = "zyx"
 _PURPOSE = 0xA46
+
+
+def equal_axes(network: Network, voxel_size: VoxelSize | None) -> list[str]:
+    """The axes that may be swapped: of equal voxel size, fov and deltas; sizes are nanometres of network voxels.
+
+    Where nothing is known of the voxels, z counts as different from y and x.
+    """
+    sizes = voxel_size or (0.0, 1.0, 1.0)
+    kinds = [(round(size, 3), *rest) for size, *rest in zip(sizes, network.fov, network.deltas, strict=True)]
+    return [axis for axis, kind in zip(_AXES, kinds, strict=True) if kinds.count(kind) > 1]
 
 
 @dataclass(frozen=True)
