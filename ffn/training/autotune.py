@@ -41,7 +41,7 @@ def autotune(config: Config, budget_s: float = BUDGET_S, cores: int | None = Non
             f"No training step could be measured within {budget_s:.0f} s ({reasons}). Give more time "
             "(--seconds), or check that the network fits into memory."
         )
-    return Tuning(config, cores, search.trials, search.untried)
+    return Tuning(config, cores, openmp, search.trials, search.untried)
 
 
 class _Search:

@@ -32,10 +32,14 @@ class Trial:
 
 @dataclass(frozen=True)
 class Tuning:
-    """What was found; `trials[0]` is one rank on all cores. `untried`: candidates, and why not."""
+    """What was found; `trials[0]` is one rank on all cores. `untried`: candidates, and why not.
+
+    `openmp`: whether TensorFlow runs on OpenMP here, and not on threads of its own.
+    """
 
     config: Config
     cores: int
+    openmp: bool
     trials: list[Trial]
     untried: list[tuple[Candidate, str]]
 
@@ -55,7 +59,7 @@ class Tuning:
         return candidate.fovs == training.ranks * training.virtual_workers * training.batch
 
     def table(self) -> str:
-        """One line a candidate, fastest first, then those that were not tried."""
+        """One line a candidate, fastest first, then what was not tried."""
         lines = ["ranks  intra_op  inter_op  other          FOVs/update   FOVs/s   +-   against 1 rank"]
         for trial in sorted(self.trials, key=lambda trial: -trial.rate):
             mark = "   <- best" if trial is self.best else ""
@@ -64,6 +68,8 @@ class Tuning:
             row = f"{_columns(trial.candidate)} {trial.rate:8.2f} {spread}   {against:8.2f}{mark}"
             lines.append(row.rstrip())
         lines += [f"{_columns(candidate)}  not tried: {reason}" for candidate, reason in self.untried]
+        if not self.openmp:
+            lines.append("TensorFlow uses no OpenMP here, so OMP_NUM_THREADS and KMP_* decide nothing: not tried.")
         return "\n".join(lines)
 
     def yaml(self) -> str:
@@ -87,6 +93,7 @@ class Tuning:
         return {
             "machine": platform.node(),
             "cores": self.cores,
+            "openmp": self.openmp,
             "network": {"depth": network.depth, "features": network.features, "fov": list(network.fov)},
             "precision": self.config.training.precision,
             "trials": [
