@@ -46,6 +46,8 @@ class RankError(FFNError):
 class LostRankError(RankError):
     """Another rank was killed or hangs: nothing is wrong with the work, and it can go on from its last checkpoint."""
 
+    exit_code = 75
+
 
 class ClusterError(FFNError):
     """A scheduler that refused, or whose answer makes no sense."""

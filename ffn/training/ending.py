@@ -5,10 +5,11 @@ import secrets
 import signal
 import sys
 import threading
-import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -17,8 +18,6 @@ from ffn.errors import FFNError, InterruptedTrainingError, RankError
 from ffn.training.ranks import Ranks, lost_rank
 from ffn.training.rollcall import RollCall, clear
 
-LEAVE_S = 20.0
-"""Seconds that a rank that has failed may take to leave in good order."""
 POLL_S = 1.0
 FOLDER = "ranks"
 
@@ -43,7 +42,7 @@ class Company:
             meeting.mkdir(parents=True)
 
         ranks.first_does(make)
-        self._rollcall = RollCall(meeting, ranks.rank, ranks.size, ranks.allreduce.stall_s, self._abandon)
+        self._rollcall = RollCall(meeting, ranks.rank, ranks.size, ranks.allreduce.stall_s, _end)
         ranks.barrier()
         self._rollcall.begin()
 
@@ -58,19 +57,18 @@ class Company:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """What goes wrong in the block ends this rank with the reason, and the others with that and its number."""
+        """What goes wrong in the block ends this process with the reason, and the others with that and its number.
+
+        With several ranks the process ends at once, without the good order that Horovod and readers could hang in.
+        """
         try:
             yield
-        except BaseException as error:
+        except Exception as error:
             if self._ranks.size == 1:
                 raise
-            mine = self._explain(error)
-            _leave_by(time.monotonic() + LEAVE_S, mine)
-            if mine is error:
-                raise
-            raise mine from error
+            _end(self._explain(error))
 
-    def _explain(self, error: BaseException) -> BaseException:
+    def _explain(self, error: Exception) -> Exception:
         rank, rollcall = self._ranks.rank, self._rollcall
         if isinstance(error, InterruptedTrainingError):
             return error
@@ -81,23 +79,22 @@ class Company:
             return error
         if rollcall is not None:
             rollcall.tell(str(error) if isinstance(error, FFNError) else f"{type(error).__name__}: {error}")
-        return type(error)(f"Rank {rank}: {error}") if isinstance(error, FFNError) else error
-
-    def _abandon(self, error: RankError) -> None:
-        """End this process now: its main thread waits for a rank that hangs."""
-        print(f"\nffn: error: {error}", file=sys.stderr, flush=True)
-        tell_end(error)
-        os._exit(error.exit_code)
+        if isinstance(error, FFNError):
+            return type(error)(f"Rank {rank}: {error}")
+        error.add_note(f"This was on rank {rank}.")
+        return error
 
 
-def _leave_by(deadline: float, error: BaseException) -> None:
-    """End the process at a time, should leaving in good order take longer: Horovod and readers may hang then."""
-
-    def leave() -> None:
-        time.sleep(max(deadline - time.monotonic(), 0))
-        os._exit(error.exit_code if isinstance(error, FFNError) else 1)
-
-    threading.Thread(target=leave, name="leave", daemon=True).start()
+def _end(error: Exception) -> NoReturn:
+    """End this process now: its main thread, or Horovod's, may wait for a rank that hangs."""
+    tell_end(error)
+    if isinstance(error, FFNError):
+        print(f"ffn: error: {error}", file=sys.stderr)
+    else:
+        traceback.print_exception(error)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(error.exit_code if isinstance(error, FFNError) else 1)
 
 
 @contextmanager

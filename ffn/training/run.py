@@ -77,12 +77,12 @@ def train(config: Config, output: Path | None = None, resume: bool = False) -> T
 
 
 def _train(config: Config, stage: Stage, ranks: Ranks) -> TrainingResult:
-    with ThreadPoolExecutor(1, thread_name_prefix="examples") as reader:
-        try:
-            loop = TrainingLoop(config, stage.folder, ranks, reader)
-            result = loop.run()
-        finally:
-            reader.shutdown(wait=True, cancel_futures=True)
+    reader = ThreadPoolExecutor(1, thread_name_prefix="examples")
+    try:
+        loop = TrainingLoop(config, stage.folder, ranks, reader)
+        result = loop.run()
+    finally:
+        reader.shutdown(wait=False, cancel_futures=True)
     facts = {
         "steps": result.steps,
         "f1": None if math.isnan(result.f1) else result.f1,
