@@ -1,9 +1,10 @@
 """Runs training by several Horovod ranks over Gloo, once or more, with something happening to one of them.
 
-Reads from stdin a JSON list of starts, each {"ranks", "folder", "arguments", "acts"}: the `ffn` arguments of every rank,
-and by rank [what, when]. A rank counts its *events*: it begins a step, or touches a file below `folder`. At event number
-`when` it does `what`: kill (SIGKILL), stop (SIGSTOP), hang (its reader sleeps), fail or bug (its reader raises), nan (its
-reader returns no numbers), term (SIGTERM to itself). Prints a JSON list of {"status", "events", "text"}, lists by rank.
+Reads from stdin a JSON list of starts, each {"ranks", "folder", "arguments", "acts"}: the `ffn` arguments of every
+rank, and by rank [what, when]. A rank counts its *events*: it begins a step, or touches a file below `folder`. At event
+number `when` it does `what`: kill (SIGKILL), stop (SIGSTOP), hang (its reader sleeps), fail or bug (its reader raises),
+nan (its reader returns no numbers), term (SIGTERM to itself). Prints a JSON list of {"status", "events", "text"}, lists
+by rank.
 
 Ranks are forks, so TensorFlow is imported only once, and nobody but Horovod and our own code ends one because of
 another. A rank that stops or hangs is killed when the others have ended.
@@ -122,7 +123,7 @@ def run(start: dict[str, Any]) -> dict[str, Any]:
     children, reports, texts = [], [], []
     for rank in range(ranks):
         reader, writer = os.pipe()
-        text = tempfile.TemporaryFile("w+")
+        text = tempfile.TemporaryFile("w+")  # noqa: SIM115  (read when the child has ended)
         child = os.fork()
         if child == 0:
             rank_process(start, rank, port, writer, text.fileno())

@@ -56,7 +56,7 @@ def test_ranks_started_with_gloo_cannot_use_mpi() -> None:
 
 
 def test_adasum_needs_a_power_of_two() -> None:
-    with pytest.raises(RankError, match="needs 2, 4, 8, ... ranks, and 6 were started"):
+    with pytest.raises(RankError, match=r"needs 2, 4, 8, \.\.\. ranks, and 6 were started"):
         check_started(horovod(mpi=True, size=6), Allreduce(operation="adasum"))
 
 

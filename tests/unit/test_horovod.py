@@ -103,7 +103,7 @@ def test_a_killed_rank_ends_the_run_and_the_same_command_continues(folder: Path)
 
 
 @needs_horovod
-def test_another_number_of_ranks_does_not_continue_a_run(folder: Path) -> None:
+def test_another_number_of_ranks_does_not_change_a_finished_run(folder: Path) -> None:
     config = write_config(folder, "more.yaml", batch=1, steps=5)
     output = folder / "more"
     train(config, "--output", str(output))
@@ -111,7 +111,7 @@ def test_another_number_of_ranks_does_not_continue_a_run(folder: Path) -> None:
     assert refused.returncode != 0
     assert "training.ranks: there 1, now 2" in refused.stderr
     assert "Rank 1 stops because rank 0 could not go on" in refused.stderr
-    assert json.loads((output / "done.json").read_text())["settings"]["training"]["ranks"] == 1
+    assert json.loads((output / "done.json").read_text())["facts"]["layouts"][-1]["ranks"] == 1
 
 
 @needs_horovod
