@@ -16,13 +16,13 @@ _WITH_MPI = f"build it anew with an MPI compiler (mpicxx) on the PATH: HOROVOD_W
 def horovod_environment(allreduce: Allreduce) -> dict[str, str]:
     """Variables that Horovod reads when it starts.
 
-    Its stall inspector looks for ranks that have not joined in an operation every quarter of `stall_s` and gives up
-    after `stall_s`; it counts whole seconds. What Gloo waits for a message also bounds the start.
+    Its stall inspector warns of ranks that have not joined in an operation after a quarter of `stall_s`, in whole
+    seconds. It shuts nothing down: `ffn.training.rollcall` does, on all transports, and names the rank. What Gloo waits
+    for a message also bounds the start.
     """
     stall = max(math.ceil(allreduce.stall_s), 2)
     variables = {
         "HOROVOD_STALL_CHECK_TIME_SECONDS": str(max(stall // 4, 1)),
-        "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": str(stall),
         "HOROVOD_GLOO_TIMEOUT_SECONDS": str(max(stall, START_S)),
         "HOROVOD_FUSION_THRESHOLD": str(int(allreduce.fusion_mb * 2**20)),
         "HOROVOD_CYCLE_TIME": f"{allreduce.cycle_ms:g}",

@@ -15,8 +15,9 @@ import numpy as np
 
 from ffn.attempts import Attempt, tell_end
 from ffn.errors import FFNError, InterruptedTrainingError, RankError
+from ffn.files import remove
 from ffn.training.ranks import Ranks, lost_rank
-from ffn.training.rollcall import RollCall, clear
+from ffn.training.rollcall import RollCall
 
 POLL_S = 1.0
 FOLDER = "ranks"
@@ -38,11 +39,12 @@ class Company:
         meeting = folder / FOLDER / f"{number:012x}"
 
         def make() -> None:
-            clear(meeting.parent)
+            remove(meeting.parent)
             meeting.mkdir(parents=True)
 
         ranks.first_does(make)
-        self._rollcall = RollCall(meeting, ranks.rank, ranks.size, ranks.allreduce.stall_s, _end)
+        stall_s = ranks.allreduce.stall_s
+        self._rollcall = RollCall(meeting, ranks.rank, ranks.size, ranks.waiting, stall_s, _end)
         ranks.barrier()
         self._rollcall.begin()
 
@@ -52,7 +54,7 @@ class Company:
             self._ranks.barrier()
             self._rollcall.end()
             if self._ranks.first:
-                clear(self._rollcall.folder.parent)
+                remove(self._rollcall.folder.parent)
             self._rollcall = None
 
     @contextmanager

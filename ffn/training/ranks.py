@@ -21,6 +21,7 @@ import tensorflow as tf
 from ffn.config import Allreduce
 from ffn.errors import LostRankError, RankError
 from ffn.training.controller import BUILD, check_build, check_started, horovod_environment
+from ffn.training.waiting import Waiting
 
 Result = TypeVar("Result")
 
@@ -53,6 +54,7 @@ class Ranks:
     local_size: int = 1
     horovod: Any = None
     allreduce: Allreduce = field(default_factory=Allreduce)
+    waiting: Waiting = field(default_factory=Waiting, compare=False)
 
     @classmethod
     def start(cls, allreduce: Allreduce | None = None, environment: MutableMapping[str, str] = os.environ) -> "Ranks":
@@ -78,9 +80,7 @@ class Ranks:
                 f"'horovodrun --gloo', or build Horovod with MPI (HOROVOD_WITH_MPI=1 {BUILD})."
             )
         check_started(horovod, allreduce)
-        return cls(
-            horovod.rank(), horovod.size(), horovod.local_rank(), horovod.local_size(), horovod, allreduce=allreduce
-        )
+        return cls(horovod.rank(), horovod.size(), horovod.local_rank(), horovod.local_size(), horovod, allreduce)
 
     @property
     def first(self) -> bool:
@@ -128,13 +128,15 @@ class Ranks:
     def broadcast(self, variables: Sequence[Any]) -> None:
         """Give every rank the values that rank 0 has in these Keras variables."""
         if self.size > 1:
-            self.horovod.broadcast_variables([variable.value for variable in variables], root_rank=0)
+            with self.waiting.block():
+                self.horovod.broadcast_variables([variable.value for variable in variables], root_rank=0)
 
     def sum(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Sum over the ranks of a small float64 array, the same on every rank."""
         if self.size == 1:
             return values
-        total = self.horovod.allreduce(tf.constant(values, tf.float64), op=self.horovod.Sum, name="ffn_sum")
+        with self.waiting.block():
+            total = self.horovod.allreduce(tf.constant(values, tf.float64), op=self.horovod.Sum, name="ffn_sum")
         return np.asarray(total.numpy())
 
     def barrier(self) -> None:

@@ -1,11 +1,13 @@
 """Signs of life of the training ranks: who is gone, who hangs, and why, so that the others can end and say so.
 
-    train/ranks/<start>/rank-00003.alive    locked by rank 3 as long as it lives, touched by it every few seconds
+    train/ranks/<start>/rank-00003.alive    locked by rank 3 as long as it lives; says, anew every few seconds, whether
+                                            it works or waits for others
                         rank-00003.ended    why it ended, if it could still say so
 
 The lock goes with the process, whatever ends it, so a rank that was killed is told from one that hangs. Horovod notices
-most of this by itself, but says neither who nor why; and over MPI it waits for a frozen rank without end. Each rank
-watches only the next one, so the load on a shared file system does not grow with their number.
+that a connection is gone, but says neither whose nor why. That a rank hangs it does not notice: over Gloo its stall
+inspector finds nobody (0.28.1 looks through an empty list of ranks), and a frozen process blocks it. So a rank that has
+waited too long for the others ends by itself.
 """
 
 import fcntl
@@ -14,36 +16,47 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from io import TextIOWrapper
+from io import FileIO
 from pathlib import Path
 
 from ffn.errors import LostRankError, RankError
-from ffn.files import remove, write_text
+from ffn.files import write_text
+from ffn.training.waiting import Waiting
 
 GRACE_S = 3.0
 """How long the others may take to say why they ended."""
+_WAITS, _WORKS = b"waits", b"works"
 
 
 class RollCall:
-    """This rank's sign of life, and its look at the others.
+    """This rank's signs of life, and its look at those of others.
 
     Args:
         folder: One folder for each start of a run; it is there, and all ranks see it.
         rank: This rank's number.
         size: Number of ranks.
-        stall_s: Seconds without a sign of life after which the next rank counts as lost.
-        abandon: Called in a thread with the error when that happens; the main thread may be stuck then.
+        waiting: What this rank's main thread does.
+        stall_s: Seconds of waiting after which another rank counts as lost.
+        abandon: Called in a thread with the error when that happens; the main thread is stuck then.
     """
 
     def __init__(
-        self, folder: Path, rank: int, size: int, stall_s: float, abandon: Callable[[RankError], None]
+        self,
+        folder: Path,
+        rank: int,
+        size: int,
+        waiting: Waiting,
+        stall_s: float,
+        abandon: Callable[[RankError], object],
     ) -> None:
-        self.folder, self._rank, self._size, self._stall_s = folder, rank, size, stall_s
+        self.folder = folder
+        self._rank, self._size, self._waiting, self._stall_s = rank, size, waiting, stall_s
         self._abandon = abandon
         self._beat_s = min(max(stall_s / 10, 0.05), 5.0)
         self._over = threading.Event()
-        self._alive: TextIOWrapper = self._file(rank, "alive").open("w")
+        self._alive = FileIO(self._file(rank, "alive"), "w")
         _lock(self._alive)
+        self._beat()
         self._thread = threading.Thread(target=self._watch, name="rollcall", daemon=True)
 
     def begin(self) -> None:
@@ -83,43 +96,46 @@ class RollCall:
             causes = [f"rank {rank} failed: {text}" for rank, text in said.items() if text]
             if causes:
                 return True, _sentence(causes)
-            gone = [rank for rank in others if said[rank] is None and self._is_gone(rank)]
+            silent = [rank for rank in others if said[rank] is None]
+            gone = [rank for rank in silent if self._is_gone(rank)]
             if gone:
                 why = "was killed (out of memory, a failing node, or kill -9)"
                 return False, _sentence([f"rank {rank} {why}" for rank in gone])
+            if not silent:
+                return False, "All ranks lost touch with each other: the network may have failed."
             if time.monotonic() > until:
-                break
+                hanging = [rank for rank in silent if self._hangs(rank)] or silent
+                why = f"did not join the others for {self._stall_s:g} s (allreduce.stall_s): it hangs, or its node does"
+                return False, _sentence([f"rank {rank} {why}" for rank in hanging])
             time.sleep(0.1)
-        silent = [str(rank) for rank in others if said[rank] is None]
-        if not silent:
-            return False, "All ranks lost touch with each other: the network, or the file system, may have failed."
-        return False, f"Rank {', '.join(silent)} did not answer any more: it hangs, or its node does."
 
     def _watch(self) -> None:
-        neighbour = (self._rank + 1) % self._size
-        last, since, looked = 0, time.monotonic(), time.monotonic()
+        since = looked = time.monotonic()
         while not self._over.wait(self._beat_s):
-            os.utime(self._alive.fileno())
-            now, seen = time.monotonic(), self._beat_of(neighbour)
-            late = now - looked > 4 * self._beat_s  # this process itself was held up: give the neighbour time
-            if seen is None or seen != last or late:
-                last, since = seen or 0, now
-            elif now - since > self._stall_s:
+            self._beat()
+            now = time.monotonic()
+            if now - looked > 4 * self._beat_s:  # this process was held up itself, perhaps all of the machine
+                since = now
+            if self._waiting.seconds(since) > self._stall_s:
                 self._abandon(self.lost())
                 return
             looked = now
 
-    def _beat_of(self, rank: int) -> int | None:
-        """When a rank last gave a sign, in ns of the file system's clock; None where it has ended well."""
+    def _beat(self) -> None:
+        os.pwrite(self._alive.fileno(), _WAITS if self._waiting.now else _WORKS, 0)
+
+    def _hangs(self, rank: int) -> bool:
+        """Whether a rank says that it works, or says nothing any more."""
         try:
             with self._file(rank, "alive").open("rb") as file:  # opening it makes NFS ask the server
-                return os.fstat(file.fileno()).st_mtime_ns
-        except FileNotFoundError:
-            return None
+                last = os.fstat(file.fileno()).st_mtime
+                return file.read() == _WORKS or os.fstat(self._alive.fileno()).st_mtime - last > 4 * self._beat_s
+        except OSError:
+            return True
 
     def _is_gone(self, rank: int) -> bool:
         try:
-            with self._file(rank, "alive").open("r+") as file:
+            with FileIO(self._file(rank, "alive"), "r+") as file:
                 return _lock(file)
         except FileNotFoundError:
             return False
@@ -135,17 +151,12 @@ class RollCall:
         return self.folder / f"rank-{rank:05d}.{suffix}"
 
 
-def clear(folder: Path) -> None:
-    """Remove what earlier starts left in the folder of all starts."""
-    remove(folder)
-
-
 def _sentence(parts: list[str]) -> str:
     text = "; ".join(parts)
     return text[0].upper() + text[1:] + ("" if text.endswith(".") else ".")
 
 
-def _lock(file: TextIOWrapper) -> bool:
+def _lock(file: FileIO) -> bool:
     """Take the lock if it is free; where the file system has none, nobody counts as gone."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -55,8 +55,9 @@ class TrainingStep:
 
     def update(self, batch: "Batch", rate: float, stop: bool) -> tuple[NDArray[np.float32], StepResult]:
         """One update from one batch; also returns the updated map, float32 logits [batch, z, y, x, 1]."""
-        updated, *reported = self._whole(batch.image, batch.object_map, batch.labels, _scalar(rate), _scalar(stop))
-        return updated.numpy(), _result(reported)
+        with self._ranks.waiting.block(update=True):
+            updated, *reported = self._whole(batch.image, batch.object_map, batch.labels, _scalar(rate), _scalar(stop))
+            return updated.numpy(), _result(reported)
 
     def add(self, batch: "Batch") -> NDArray[np.float32]:
         """Run a part of an update; returns the updated map like `update`."""
@@ -66,7 +67,8 @@ class TrainingStep:
 
     def finish(self, rate: float, stop: bool) -> StepResult:
         """The update from all parts added since the last one."""
-        return _result(self._end(_scalar(rate), _scalar(stop)))
+        with self._ranks.waiting.block(update=True):
+            return _result(self._end(_scalar(rate), _scalar(stop)))
 
     def _gradients(self, image: tf.Tensor, object_map: tf.Tensor, labels: tf.Tensor) -> tuple[Any, Any, list[Any]]:
         with tf.GradientTape() as tape:
