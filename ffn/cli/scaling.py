@@ -16,7 +16,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         commands,
         "study",
         "The scaling study: Figures 3 to 5 of the paper and a model of the costs, from the section `study`.",
-        "  snakemake lr_study --configfile config/lr_study_fib25.yaml --cores 2    # the usual way\n"
+        "  snakemake lr_study --cores 2 --configfile config/lr_study_fib25.yaml    # the usual way\n"
         "  ffn study lr --config config/lr_study_fib25.yaml\n"
         "  ffn study cost --config config/lr_study_fib25.yaml\n\n"
         "All parts continue where they stopped.",

@@ -83,7 +83,7 @@ class CostModel(Section):
 
     ranks: list[Positive] = Field([1, 2, 4], min_length=1, description="Numbers of ranks measured, on one machine.")
     rounds: Positive = Field(
-        6, description="Turns; in each: single ranks side by side, allreduce, and (for checking only) training."
+        12, description="Turns; in each: single ranks side by side, allreduce, and (for checking only) training."
     )
     steps: Positive = Field(10, description="Steps in one turn.")
     message_kb: list[PositiveReal] = Field(

@@ -25,8 +25,8 @@ from ffn.scaling.paper import gradient_bytes
 from ffn.scaling.spread import Lognormal, expected_on_cores
 
 _ALLREDUCES = 10
-_EXTRA = 8
-"""Bytes that travel with the gradients: the loss and the request to stop."""
+_EXTRA = (4, 4)
+"""Bytes of what travels with the gradients: the loss and the request to stop."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class Calibration:
     Attributes:
         ranks, cores: processes, and cores they shared.
         alone: float64 [rounds, ranks, steps], seconds of steps side by side.
-        allreduce: bytes to float64 [rounds, repeats], seconds.
+        allreduce: bytes of single tensors to float64 [rounds, repeats], seconds.
+        gradients: float64 [rounds, repeats], seconds of the gradients' own message with the work of packing it.
         together: float64 [rounds, steps], seconds of synchronous steps. No prediction uses them.
         fovs: fields of view of one rank's step.
         message: bytes of the gradients' message.
@@ -46,6 +47,7 @@ class Calibration:
     cores: int
     alone: NDArray[np.float64]
     allreduce: dict[int, NDArray[np.float64]]
+    gradients: NDArray[np.float64]
     together: NDArray[np.float64]
     fovs: int
     message: int
@@ -70,7 +72,12 @@ class Calibration:
             expected_on_cores(list(turn), float(turn.sum(axis=1).max() / turn.shape[1]), self.cores)
             for turn in self.alone
         ]
-        return float(np.median(slowest)) + self.line.seconds(self.message)
+        return float(np.median(slowest)) + self.gradients_s
+
+    @property
+    def gradients_s(self) -> float:
+        """Seconds of the gradients' allreduce; 0 for a single rank."""
+        return float(np.median(self.gradients)) if self.ranks > 1 else 0.0
 
     @property
     def predicted(self) -> float:
@@ -90,7 +97,7 @@ class Calibration:
 
 def message_bytes(config: Config) -> int:
     """Bytes that the ranks exchange in one step."""
-    return sum(gradient_bytes(config.network.depth, config.network.features)) + _EXTRA
+    return sum(gradient_bytes(config.network.depth, config.network.features)) + sum(_EXTRA)
 
 
 def measure_ranks(config: Config, ranks: int, output: Path) -> None:
@@ -101,17 +108,19 @@ def measure_ranks(config: Config, ranks: int, output: Path) -> None:
     from ffn.scaling.probe import Trainer, allreduce_times, example_reader, join_ranks, side_by_side
 
     everyone, cost = join_ranks(config, ranks), config.study.cost
-    sizes = sorted({message_bytes(config), *(int(1000 * size) for size in cost.message_kb)})
-    found: dict[str, Any] = {"alone": [], "together": [], "allreduce": {size: [] for size in sizes}}
+    tensors = gradient_bytes(config.network.depth, config.network.features)
+    messages = {str(size): [size] for size in sorted({int(1000 * size) for size in cost.message_kb})}
+    messages["gradients"] = [*tensors, *_EXTRA]
+    found: dict[str, Any] = {"alone": [], "together": [], "allreduce": {name: [] for name in messages}}
     with example_reader() as reader:
         alone, together = Trainer(config, side_by_side(everyone), reader), Trainer(config, everyone, reader)
         for trainer in (alone, together):
             trainer.times(3, everyone)
-        for _ in range(cost.rounds):
+        for turn in range(cost.rounds):
             found["alone"].append(alone.times(cost.steps, everyone))
             if ranks > 1:
-                for size, seconds in allreduce_times(everyone, sizes, _ALLREDUCES).items():
-                    found["allreduce"][size].append(seconds)
+                for name, seconds in allreduce_times(everyone, messages, _ALLREDUCES, turn).items():
+                    found["allreduce"][name].append(seconds)
             found["together"].append(together.times(cost.steps, everyone))
     training = config.training
     fovs = training.virtual_workers * training.batch * training.accumulate
@@ -131,7 +140,8 @@ def read_calibration(folder: Path, ranks: int) -> Calibration:
         ranks,
         int(first["cores"]),
         np.array([rank["alone"] for rank in found], np.float64).transpose(1, 0, 2),
-        {int(size): np.array(seconds) for size, seconds in first["allreduce"].items() if seconds},
+        {int(name): np.array(seconds) for name, seconds in first["allreduce"].items() if name.isdigit() and seconds},
+        np.array(first["allreduce"].get("gradients", []), np.float64),
         np.array(first["together"], np.float64),
         int(first["fovs"]),
         int(first["message"]),

@@ -12,6 +12,7 @@ from ffn.scaling.calibration import Calibration
 from ffn.scaling.cost import Machine, Prediction, combinations, predict
 from ffn.scaling.outputs import BLUE, GREY, RED, markdown_table, save_figure, workers_axis
 from ffn.scaling.paper import AS_PUBLISHED, CONSTANTS, EFFICIENCY, NODES, Split, explained, splits
+from ffn.scaling.spread import expected_slowest
 
 COLUMNS = (
     "scenario", "workers", "remedy", "compute_s", "allreduce_s", "step_s", "fovs_per_s", "efficiency",
@@ -66,6 +67,7 @@ def page(config: Config, calibrations: Sequence[Calibration], like_this: Sequenc
             [_split_row(split) for split in splits()],
         ),
         cv=f"{explained(0.0).step.cv:.1%}",
+        slowest=expected_slowest(explained(0.0).step, NODES) / explained(0.0).step.mean,
         remedies=_remedy_table(),
         like_this=markdown_table(
             ("nodes", "step_s", "FOVs/s", "efficiency"),
@@ -82,7 +84,7 @@ def _check_table(calibrations: Sequence[Calibration]) -> str:
 def _machine_table(calibrations: Sequence[Calibration]) -> str:
     rows = [
         [c.ranks, c.cores, c.step.mean, c.step.cv, 1e3 * c.line.fixed_s, 1e9 * c.line.per_byte_s,
-         1e3 * c.line.seconds(c.message)]
+         1e3 * c.gradients_s]
         for c in calibrations
     ]  # fmt: skip
     header = (
@@ -142,16 +144,17 @@ causes, the slowest of many workers and the allreduce. For each assumption on th
 times that explains the rest:
 
 {splits}
-**What is known and what is not.** Two numbers (0.72 and 523 FOVs/s) fix one unknown. If the allreduce hid behind
-the backward pass, as Horovod arranges, it explains a few percent of the loss whatever the constants, and a spread
-of {cv} (standard deviation over mean).
-If nothing had been hidden or fused, 38 messages through a ring of 1024 would explain all of it without any spread.
-The numbers alone do not decide between the two. For the first speaks that spreads of this size are ordinary on
-such machines: up to 16 % between processors that boost their clocks (Acun et al. 2016), and on Cray XC systems
-with KNL variation between cores, in the cache mode of the memory and on the network, up to factors of two to three
-between runs of one program (Chunduri et al. 2017, *Run-to-run variability on Xeon Phi based Cray XC systems*). Nor
-do they tell whether slow nodes stay slow or every step draws anew; the remedies are given for both, and for half
-of each.
+**What is known and what is not.** Two numbers (0.72 and 523 FOVs/s) fix one unknown. If the allreduce was fused, or hid
+behind the backward pass as Horovod arranges, it explains a few percent of the loss with these constants, and the rest
+takes a spread of {cv} (standard deviation over mean): the slowest of 1024 then needs {slowest:.2f} times the mean. If
+nothing had been hidden or fused, 38 messages through a ring of 1024 would explain all of it without any spread; and
+with ten times the latency even hidden ones would cost more than was lost, so that can be excluded. The numbers alone do
+not decide between the first two. Is the spread plausible? Clocks alone would not do: processors that boost differ by up
+to 16 % (Acun et al. 2016, *Variation among processors under Turbo Boost in HPC systems*). But for Cray XC systems with
+KNL, runs of one program that differ by factors of two to three are reported, from noise on the cores, the cache mode of
+the memory and the network (Chunduri et al. 2017, *Run-to-run variability on Xeon Phi based Cray XC systems*). So it is
+plausible, and not measured for this program. Nor do the numbers tell whether slow nodes stay slow or every step draws
+anew; the remedies are given for both, and for half of each.
 
 ## What each remedy is worth
 

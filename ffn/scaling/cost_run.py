@@ -127,6 +127,7 @@ def _facts(calibration: Calibration) -> dict[str, Any]:
         "step_cv": step.cv,
         "allreduce_fixed_s": line.fixed_s,
         "allreduce_per_byte_s": line.per_byte_s,
+        "allreduce_of_gradients_s": calibration.gradients_s,
         "predicted_fovs_per_s": calibration.predicted,
         "measured_fovs_per_s": calibration.measured,
         "error": calibration.error,

@@ -1,7 +1,7 @@
 """Timing training steps and allreduce on the ranks that were started. Nothing is learned that is kept."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,7 +11,6 @@ import ffn.model  # noqa: F401  (before TensorFlow)
 # isort: split
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
 from ffn.config import Config
 from ffn.errors import RankError
@@ -75,18 +74,31 @@ def side_by_side(ranks: Ranks) -> Ranks:
     return replace(ranks, size=1, horovod=None)
 
 
-def allreduce_times(ranks: Ranks, sizes: Sequence[int], repeats: int) -> dict[int, list[float]]:
-    """Seconds of single allreduces of float32 messages, as training sends them, by their bytes."""
-    times: dict[int, list[float]] = {}
-    for size in sizes:
-        message: NDArray[np.float32] = np.zeros(max(size // 4, 1), np.float32)
-        average = tf.function(lambda tensor: ranks.average([tensor]))
-        value = tf.constant(message)
-        average(value)
-        times[size] = []
-        for _ in range(repeats):
+def allreduce_times(
+    ranks: Ranks, messages: Mapping[str, Sequence[int]], repeats: int, seed: int
+) -> dict[str, list[float]]:
+    """Seconds of single allreduces, as training makes them, by the messages' names.
+
+    Args:
+        ranks: all call this with the same arguments.
+        messages: bytes of the float32 tensors that go as one message.
+        repeats: of each message.
+        seed: decides the pauses.
+
+    After all ranks have met, they pause for the same random time of some milliseconds: Horovod looks for work once in
+    a cycle, and in training messages become ready at any time of it.
+    """
+    pauses = np.random.default_rng(seed).uniform(2e-3, 5e-3, (len(messages), repeats))
+    times: dict[str, list[float]] = {}
+    for (name, sizes), row in zip(messages.items(), pauses, strict=True):
+        tensors = [tf.zeros(max(size // 4, 1)) for size in sizes]
+        average = tf.function(ranks.average, input_signature=[[tf.TensorSpec(t.shape, t.dtype) for t in tensors]])
+        average(tensors)
+        times[name] = []
+        for pause in row:
             ranks.barrier()
+            time.sleep(pause)
             began = time.perf_counter()
-            average(value)[0].numpy()
-            times[size].append(time.perf_counter() - began)
+            average(tensors)[0].numpy()
+            times[name].append(time.perf_counter() - began)
     return times

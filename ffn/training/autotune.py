@@ -1,8 +1,8 @@
 """`ffn train --autotune`: which ranks and threads train fastest on this machine.
 
-Each candidate is a team of processes that run bare steps of the configured network. First they are started one after
-the other, the most promising first, as many as the time allows; then the good ones take turns, so that a change in the
-machine's other load falls on all alike.
+Each candidate is a team of ranks that run bare steps of the configured network and exchange gradients. First they are
+started one after the other, the most promising first, as many as the time allows; then the good ones take turns, so
+that a change in the machine's other load falls on all alike.
 """
 
 import math
@@ -15,7 +15,7 @@ from ffn.config import Config
 from ffn.errors import RankError
 from ffn.progress import log
 from ffn.training.candidates import Candidate, layouts, refinements
-from ffn.training.teams import Team
+from ffn.training.teams import Team, horovodrun
 from ffn.training.tuning import Trial, Tuning, describe
 
 BUDGET_S = 50.0
@@ -41,7 +41,7 @@ def autotune(config: Config, budget_s: float = BUDGET_S, cores: int | None = Non
             f"No training step could be measured within {budget_s:.0f} s ({reasons}). Give more time "
             "(--seconds), or check that the network fits into memory."
         )
-    return Tuning(config, cores, openmp, search.trials, search.untried)
+    return Tuning(config, cores, openmp, search.exchange, search.trials, search.untried)
 
 
 class _Search:
@@ -50,6 +50,7 @@ class _Search:
         self._teams: list[tuple[Team, Trial]] = []
         self._start_s, self._turn_s, self._length_s = 0.0, 0.0, _TURN_S
         self._bytes = 0
+        self._launcher = horovodrun()
         self.trials: list[Trial] = []
         self.untried: list[tuple[Candidate, str]] = []
 
@@ -77,6 +78,11 @@ class _Search:
             for team, trial in self._teams:
                 self._turn(team, trial)
 
+    @property
+    def exchange(self) -> bool:
+        """Whether ranks exchange gradients."""
+        return self._launcher is not None
+
     def end(self) -> None:
         for team, _ in self._teams:
             team.end()
@@ -84,7 +90,7 @@ class _Search:
     def _start(self, candidate: Candidate) -> bool:
         log(f"autotune: {describe(candidate)}")
         began = time.monotonic()
-        team, trial = Team(self._config, candidate), Trial(candidate)
+        team, trial = Team(self._config, candidate, self._launcher), Trial(candidate)
         try:
             openmp, taken = team.ready(self._deadline)
             self._start_s = max(self._start_s, time.monotonic() - began)
@@ -102,8 +108,7 @@ class _Search:
         began = time.monotonic()
         rate = team.turn(self._length_s, self._deadline)
         self._turn_s = max(self._turn_s, time.monotonic() - began)
-        a_step = trial.candidate.ranks * trial.candidate.at_once(self._config.training.microbatch) / rate
-        self._length_s = max(self._length_s, 1.5 * a_step)  # so that from now on turns hold two steps or more
+        self._length_s = max(self._length_s, 1.5 * team.step_s)  # so that turns hold two steps or more
         trial.rates.append(rate)
 
     def _end_hopeless(self) -> None:

@@ -10,14 +10,16 @@ import tensorflow as tf
 
 from ffn.config import Config
 from ffn.model.network import build_network
+from ffn.training.ranks import Ranks
 
 
-def bare_step(config: Config, batch: int) -> Callable[[], float]:
+def bare_step(config: Config, batch: int, ranks: Ranks | None = None) -> Callable[[], float]:
     """Forward, backward and Adam of the configured network on `batch` constant fields of view; returns the loss.
 
-    No examples, no moves, no ranks, nothing but the loss leaves TensorFlow. Traced by its first call.
+    No examples, no moves, nothing but the loss leaves TensorFlow; with several `ranks` they average their gradients.
+    Traced by its first call.
     """
-    network = config.network
+    network, average = config.network, (ranks or Ranks()).average
     model = build_network(network.depth, network.features, config.seed, config.training.precision)
     weights = model.trainable_variables
     optimizer = keras.optimizers.Adam(1e-4)
@@ -32,7 +34,7 @@ def bare_step(config: Config, batch: int) -> Callable[[], float]:
         with tf.GradientTape() as tape:
             updated = tf.cast(model([image, object_map], training=True), tf.float32)
             loss = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels, updated))
-        gradients = tape.gradient(loss, [weight.value for weight in weights])
+        *gradients, loss = average([*tape.gradient(loss, [weight.value for weight in weights]), loss])
         optimizer.apply(gradients, weights)
         return loss
 

@@ -34,12 +34,14 @@ class Trial:
 class Tuning:
     """What was found; `trials[0]` is one rank on all cores. `untried`: candidates, and why not.
 
-    `openmp`: whether TensorFlow runs on OpenMP here, and not on threads of its own.
+    `openmp`: whether TensorFlow runs on OpenMP here, and not on threads of its own. `exchange`: whether ranks exchanged
+    gradients, as they do in training.
     """
 
     config: Config
     cores: int
     openmp: bool
+    exchange: bool
     trials: list[Trial]
     untried: list[tuple[Candidate, str]]
 
@@ -70,6 +72,11 @@ class Tuning:
         lines += [f"{_columns(candidate)}  not tried: {reason}" for candidate, reason in self.untried]
         if not self.openmp:
             lines.append("TensorFlow uses no OpenMP here, so OMP_NUM_THREADS and KMP_* decide nothing: not tried.")
+        if not self.exchange:
+            lines.append(
+                "Horovod is not installed, so ranks only worked side by side: in training, where they wait for each "
+                "other, several are slower than this."
+            )
         return "\n".join(lines)
 
     def yaml(self) -> str:
@@ -94,6 +101,7 @@ class Tuning:
             "machine": platform.node(),
             "cores": self.cores,
             "openmp": self.openmp,
+            "exchange": self.exchange,
             "network": {"depth": network.depth, "features": network.features, "fov": list(network.fov)},
             "precision": self.config.training.precision,
             "trials": [

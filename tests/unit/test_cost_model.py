@@ -174,7 +174,8 @@ def test_allreduce_alone_may_explain_it_too():
 
 def calibration(ranks: int, alone: np.ndarray, allreduce_s: float, together: float) -> Calibration:
     sizes = {1000: np.full((2, 3), allreduce_s), 100_000: np.full((2, 3), allreduce_s)}
-    return Calibration(ranks, 2, alone, sizes, np.full((alone.shape[0], 5), together), 8, 50_000)
+    gradients = np.full((2, 3), allreduce_s)
+    return Calibration(ranks, 2, alone, sizes, gradients, np.full((alone.shape[0], 5), together), 8, 50_000)
 
 
 def test_prediction_does_not_know_the_synchronous_steps():
@@ -191,9 +192,13 @@ def test_single_rank_needs_no_allreduce():
 
 
 def test_measurement_that_lacks_a_rank_is_refused(tmp_path: Path):
-    facts = {"ranks": 2, "cores": 2, "fovs": 1, "message": 10, "alone": [[1.0]], "together": [[1.0]], "allreduce": {}}
+    facts = {"ranks": 2, "cores": 2, "fovs": 1, "message": 10, "alone": [[1.0]], "together": [[1.0]]}
+    facts |= {"allreduce": {"4000": [[0.25]], "gradients": [[0.5]]}}
     (tmp_path / "rank-0000.json").write_text(json.dumps(facts))
     with pytest.raises(DataError, match=r"lacks rank-0001.json"):
         read_calibration(tmp_path, 2)
     (tmp_path / "rank-0001.json").write_text(json.dumps({**facts, "alone": [[3.0]]}))
-    assert read_calibration(tmp_path, 2).alone.tolist() == [[[1.0], [3.0]]]
+    found = read_calibration(tmp_path, 2)
+    assert found.alone.tolist() == [[[1.0], [3.0]]]
+    assert found.gradients_s == 0.5
+    assert list(found.allreduce) == [4000]

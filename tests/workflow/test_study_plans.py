@@ -12,7 +12,7 @@ TINY = Path(__file__).parent / "configs" / "tiny.yaml"
 
 
 def plan(snakemake: Snakemake, target: str, config: str = "lr_study_fib25", *more: str) -> str:
-    done = snakemake("-n", "-p", "--cores", "2", "--configfile", f"config/{config}.yaml", *more, target, cwd=ROOT)
+    done = snakemake(target, "-n", "-p", "--cores", "2", "--configfile", f"config/{config}.yaml", *more, cwd=ROOT)
     assert done.returncode == 0, done.stdout
     return done.stdout
 
@@ -38,14 +38,14 @@ def test_costs_are_measured_by_one_job(snakemake):
 def test_on_a_cluster_every_cell_is_a_job(snakemake):
     real = ("--config", 'study={"real": true, "lr_study": {"workers": [2, 8], "rates": 3}}')
     arguments = ("--profile", "theta", "-n", "-p", "--configfile", "config/fib25.yaml", *real)
-    rounds = snakemake(*arguments, "lr_study", cwd=ROOT)
+    rounds = snakemake("lr_study", *arguments, cwd=ROOT)
     assert rounds.returncode == 0, rounds.stdout
     assert set(jobs(rounds.stdout)) == {"fetch", "lr_round", "lr_study"}
-    cell = snakemake(*arguments, "results/fib25/scaling/cells/w0008-p03-s0/done.json", cwd=ROOT)
+    cell = snakemake("results/fib25/scaling/cells/w0008-p03-s0/done.json", *arguments, cwd=ROOT)
     assert "aprun -n 8 -N 1 -d" in cell.stdout
     assert "ffn study cell" in cell.stdout
     assert "--cell w0008-p03-s0" in cell.stdout
-    measured = snakemake(*arguments, "scaling", cwd=ROOT)
+    measured = snakemake("scaling", *arguments, cwd=ROOT)
     assert "aprun -n 4 -N 1 -d" in measured.stdout
 
 
@@ -56,7 +56,7 @@ def test_study_with_a_job_for_each_cell(snakemake):
     values["training"] |= {"batch": 1}
     config = snakemake.folder / "study.yaml"
     config.write_text(yaml.safe_dump(values))
-    arguments = ("--snakefile", ROOT / "Snakefile", "--cores", "2", "--configfile", config, "lr_study")
+    arguments = ("lr_study", "--snakefile", ROOT / "Snakefile", "--cores", "2", "--configfile", config)
     done = snakemake(*arguments)
     assert done.returncode == 0, done.stdout
     folder = snakemake.folder / "results" / "tiny" / "scaling"
