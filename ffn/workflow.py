@@ -214,17 +214,12 @@ class Plan:
         local = resources.get("launcher", self.config.cluster.launcher) == "horovodrun"
         return self.launch_ranks(resources, self.config.training.ranks if local else resources.tasks)
 
-    def attend_training(self, resources: Any) -> str:
+    @property
+    def attend_training(self) -> str:
         """What starts the training again where that helps; goes in front of the launch line."""
-        options = {
-            "notes": self.paths.root / "logs" / "train.attempt",
-            "progress": self.paths.train / "checkpoints",
-            "restarts": self.config.cluster.restarts,
-            "attempt": resources.get("attempt", 1),
-        }
-        return " ".join(
-            ["ffn attend", *(f"--{name} {shlex.quote(str(value))}" for name, value in options.items()), "--"]
-        )
+        notes, progress = self.paths.root / "logs" / "train.attempt", self.paths.train / "checkpoints"
+        options = {"notes": notes, "progress": progress, "restarts": self.config.cluster.restarts}
+        return " ".join(["ffn attend", *(f"--{name} {shlex.quote(str(value))}" for name, value in options.items())])
 
     def launch_ranks(self, resources: Any, ranks: int) -> str:
         """Launch line of this many ranks, on the nodes of the job where it is one of a cluster."""

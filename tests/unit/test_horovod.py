@@ -2,7 +2,10 @@
 
 import importlib.util
 import json
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +103,26 @@ def test_a_killed_rank_ends_the_run_and_the_same_command_continues(folder: Path)
     assert again.returncode == 0, again.stderr
     for name in ("model.ckpt.index", "model.ckpt.data-00000-of-00001", "curves.csv", "model.json"):
         assert (killed / name).read_bytes() == (calm / name).read_bytes(), name
+
+
+@pytest.mark.slow
+@needs_horovod
+def test_attended_ranks_save_when_asked_to_stop(folder: Path) -> None:
+    """Past horovodrun, which would freeze its ranks on SIGTERM, and makes 1 of every exit code."""
+    config, output = write_config(folder, "asked.yaml", batch=1, ranks=2, steps=600), folder / "asked"
+    attend = [str(BIN / "ffn"), "attend", "--notes", str(folder / "notes"), "--progress", str(output / "checkpoints")]
+    command = [*attend, "--", *horovodrun(train_command(config, "--output", str(output)))]
+    attending = subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True)
+    while not (output / "checkpoints/step-00000005").exists():
+        assert attending.poll() is None
+        time.sleep(0.02)
+    attending.send_signal(signal.SIGTERM)
+    _, text = attending.communicate()
+    assert attending.returncode == 75, text
+    assert "stopped by SIGTERM after step" in text
+    again = run(command)
+    assert again.returncode == 0, again.stderr
+    assert "Resuming after step" in again.stderr
 
 
 @needs_horovod

@@ -137,13 +137,13 @@ TERMINATED = """
 import os, signal, sys
 from ffn.cli import main
 from ffn.training.lanes import Lanes
-fill, count = Lanes.fill, [0]
+batches, count = Lanes.batches, [0]
 def watched(self, tally):
     count[0] += 1
     if count[0] == 8:
         os.kill(os.getpid(), signal.SIGTERM)
-    fill(self, tally)
-Lanes.fill = watched
+    return batches(self, tally)
+Lanes.batches = watched
 sys.exit(main(sys.argv[1:]))
 """
 

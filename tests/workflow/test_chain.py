@@ -79,7 +79,7 @@ def test_changed_export_repeats_only_the_export(copied):
     assert "2 of 2 steps (100%) done" in done.stdout
 
 
-@pytest.mark.parametrize("kill", ["train:7:all", "train:12:job", "infer:4:job", "assemble:2:all"])
+@pytest.mark.parametrize("kill", ["train:7:all", "infer:4:job", "assemble:2:all"])
 def test_killed_run_ends_in_the_same_files(finished, tmp_path, kill):
     caller = Snakemake(tmp_path)
     told = tmp_path / "killed"
@@ -95,6 +95,44 @@ def test_killed_run_ends_in_the_same_files(finished, tmp_path, kill):
     second = chain(caller)
     assert second.returncode == 0, second.stdout
     _assert_same_results(finished.folder / RUN, tmp_path / RUN)
+
+
+@pytest.fixture
+def armed(tmp_path) -> Snakemake:
+    """A caller whose training can be told to die."""
+    caller = Snakemake(tmp_path)
+    caller.env |= {"FFN_KILLED": str(tmp_path / "killed"), "PYTHONPATH": str(Path(__file__).parent / "killer")}
+    return caller
+
+
+def test_killed_training_is_started_again_at_once(finished, armed):
+    armed.env["FFN_KILL"] = "train:12:job"
+    done = chain(armed)
+    assert done.returncode == 0, done.stdout
+    assert (armed.folder / "killed").exists()
+    assert "exit code 137 and without a word. Starting again (1 of 3)." in done.stdout
+    assert "Resuming after step" in done.stdout
+    _assert_same_results(finished.folder / RUN, armed.folder / RUN)
+
+
+def test_training_that_was_asked_to_stop_goes_on_in_the_next_attempt(finished, armed):
+    """As at the end of the wall time: it saves, and Snakemake tries again where its profile says so."""
+    armed.env["FFN_KILL"] = "train:9:term"
+    done = chain(armed, "--retries", "1")
+    assert done.returncode == 0, done.stdout
+    assert "stopped by SIGTERM after step" in done.stdout
+    assert "Starting again" not in done.stdout
+    assert "Trying to restart" in done.stdout
+    assert "Resuming after step" in done.stdout
+    _assert_same_results(finished.folder / RUN, armed.folder / RUN)
+
+
+def test_mistake_is_not_repeated(copied):
+    failed = chain(copied, "--retries", "2", "--config", 'training={"steps": 61}')
+    assert failed.returncode != 0
+    assert failed.stdout.count("ffn: error: ") == 1
+    assert failed.stdout.count("ffn attend: not tried again, it would fail again: ") == 2
+    assert "Starting again" not in failed.stdout
 
 
 def _assert_same_results(ours: Path, theirs: Path) -> None:

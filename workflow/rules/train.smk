@@ -21,11 +21,12 @@ if plan.trains:
         params:
             config=lambda wildcards, output: plan.config_file,
             launch=lambda wildcards, resources: plan.launch_training(resources),
-            attend=lambda wildcards, resources: plan.attend_training(resources),
+            attend=lambda wildcards, output: plan.attend_training,
             settings=plan.settings(
                 "data.train", "data.validation", "network", "training", "augmentation", "allreduce", "seed"
             ),
         message:
             "Training the network (continues where an earlier attempt stopped)"
         shell:
-            "{params.attend} {params.launch} ffn train --config {params.config:q} </dev/null 2>&1 | tee {log:q}"
+            "{params.attend} --attempt {resources.attempt} -- {params.launch} ffn train --config {params.config:q}"
+            " </dev/null 2>&1 | tee {log:q}"
