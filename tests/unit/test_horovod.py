@@ -108,7 +108,7 @@ def test_a_killed_rank_ends_the_run_and_the_same_command_continues(folder: Path)
 @pytest.mark.slow
 @needs_horovod
 def test_attended_ranks_save_when_asked_to_stop(folder: Path) -> None:
-    """Past horovodrun, which would freeze its ranks on SIGTERM, and makes 1 of every exit code."""
+    """Past horovodrun, which would give its ranks five seconds, and makes 1 of every exit code."""
     config, output = write_config(folder, "asked.yaml", batch=1, ranks=2, steps=600), folder / "asked"
     attend = [str(BIN / "ffn"), "attend", "--notes", str(folder / "notes"), "--progress", str(output / "checkpoints")]
     command = [*attend, "--", *horovodrun(train_command(config, "--output", str(output)))]
