@@ -66,13 +66,19 @@ class Calibration:
         return Lognormal.fit(self.alone.ravel())
 
     @property
-    def predicted_step_s(self) -> float:
-        """Median over the rounds of the slowest rank's time, and the allreduce of the gradients."""
+    def predicted_steps_s(self) -> NDArray[np.float64]:
+        """Predicted seconds of a synchronous step, by what each turn measured: the slowest rank, then the gradients'
+        allreduce. float64 [rounds]."""
         slowest = [
             expected_on_cores(list(turn), float(turn.sum(axis=1).max() / turn.shape[1]), self.cores)
             for turn in self.alone
         ]
-        return float(np.median(slowest)) + self.gradients_s
+        return np.array(slowest) + (np.median(self.gradients, axis=1) if self.ranks > 1 else 0.0)
+
+    @property
+    def measured_steps_s(self) -> NDArray[np.float64]:
+        """Measured seconds of a synchronous step, mean of each turn, float64 [rounds]."""
+        return self.together.mean(axis=1)
 
     @property
     def gradients_s(self) -> float:
@@ -81,18 +87,19 @@ class Calibration:
 
     @property
     def predicted(self) -> float:
-        """FOVs/s of all ranks."""
-        return self.ranks * self.fovs / self.predicted_step_s
+        """FOVs/s of all ranks, median over the turns."""
+        return self.ranks * self.fovs / float(np.median(self.predicted_steps_s))
 
     @property
     def measured(self) -> float:
-        """FOVs/s of all ranks, median over the rounds."""
-        return self.ranks * self.fovs / float(np.median(self.together.mean(axis=1)))
+        """FOVs/s of all ranks, median over the turns."""
+        return self.ranks * self.fovs / float(np.median(self.measured_steps_s))
 
     @property
     def error(self) -> float:
-        """Predicted over measured, minus 1."""
-        return self.predicted / self.measured - 1
+        """FOVs/s predicted over measured, minus 1: the median of the turns' own, so that load from outside that comes
+        and goes falls on both alike."""
+        return float(np.median(self.measured_steps_s / self.predicted_steps_s)) - 1
 
 
 def message_bytes(config: Config) -> int:
@@ -116,12 +123,13 @@ def measure_ranks(config: Config, ranks: int, output: Path) -> None:
         alone, together = Trainer(config, side_by_side(everyone), reader), Trainer(config, everyone, reader)
         for trainer in (alone, together):
             trainer.times(3, everyone)
+        parts: list[tuple[str, Trainer]] = [("alone", alone), ("together", together)]
         for turn in range(cost.rounds):
-            found["alone"].append(alone.times(cost.steps, everyone))
+            for name, trainer in parts if turn % 2 else reversed(parts):
+                found[name].append(trainer.times(cost.steps, everyone))
             if ranks > 1:
                 for name, seconds in allreduce_times(everyone, messages, _ALLREDUCES, turn).items():
                     found["allreduce"][name].append(seconds)
-            found["together"].append(together.times(cost.steps, everyone))
     training = config.training
     fovs = training.virtual_workers * training.batch * training.accumulate
     facts = {"ranks": ranks, "cores": os.cpu_count() or 1, "fovs": fovs, "message": message_bytes(config)}

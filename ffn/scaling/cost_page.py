@@ -129,7 +129,8 @@ largest of N draws from the distribution of one worker's step; the allreduce is 
 ## Checked on this machine
 
 For each number of ranks, steps side by side without waiting, allreduces, and real synchronous steps were measured in
-turns. The prediction knows the first two only. Medians over the turns.
+turns. The prediction knows the first two only. Medians over the turns; the error is the median of each turn's own, so
+that other load on the machine falls on both sides alike.
 
 {check}
 {machine}
