@@ -130,7 +130,7 @@ class TrainingLoop:
             self._check(outcome)
         state.step += 1
         if outcome.applied:
-            state.tally.count_step(outcome.loss)
+            state.tally.count_loss(outcome.loss, len(lanes) * self._config.training.accumulate)
         return outcome
 
     def _check(self, outcome: StepResult) -> None:

@@ -11,7 +11,7 @@ from ffn.model.logits import logit
 
 PREDICTED_LOGIT = logit(0.9)
 FIELDS = (
-    "steps",
+    "passes",
     "loss",
     "true_positive",
     "false_positive",
@@ -33,9 +33,9 @@ class Tally:
     def __getitem__(self, field: str) -> float:
         return float(self.values[FIELDS.index(field)])
 
-    def count_step(self, loss: float) -> None:
-        """One update of the weights, or one pass of a judgement, with this mean loss."""
-        self.values[:2] += 1, loss
+    def count_loss(self, loss: float, fovs: int = 1) -> None:
+        """So many fields of view that went through the network with this mean loss."""
+        self.values[:2] += fovs, loss * fovs
 
     def count_skip(self) -> None:
         """One update that was left out because loss or gradients were no numbers."""
@@ -93,7 +93,7 @@ class Measures:
             return value if count else math.nan
 
         return cls(
-            loss=known(tally["loss"] / max(tally["steps"], 1), tally["steps"]),
+            loss=known(tally["loss"] / max(tally["passes"], 1), tally["passes"]),
             accuracy=known(right / max(voxels, 1), voxels),
             precision=known(precision, voxels),
             recall=known(recall, voxels),

@@ -58,7 +58,7 @@ class Validation:
             updated, losses = self._run([crops for _, crops in turn])
             for walk, logits, loss in zip(walks, updated, losses, strict=True):
                 walk.update(logits)
-                tally.count_step(float(loss))
+                tally.count_loss(float(loss))
         return Measures.of(Tally(self._ranks.sum(tally.values)))
 
     def _turn(self, walks: list[Walk], waiting: Iterator[Example], tally: Tally) -> Iterator[tuple[Walk, Crops]]:

@@ -201,7 +201,7 @@ def test_optimizers_have_the_reference_constants(name: str) -> None:
 
 def test_curves_are_cut_at_the_checkpoint_and_half_rows_dropped(tmp_path: Path) -> None:
     curves, tally = Curves(tmp_path, 0), Tally()
-    tally.count_step(0.5)
+    tally.count_loss(0.5)
     for step in (10, 20, 30):
         curves.add(step, step * 2, Measures.of(tally), 1e-3)
         curves.add_timing(step, 2.0, 20, 1.8)

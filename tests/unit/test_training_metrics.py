@@ -30,10 +30,17 @@ def test_tallies_add_up() -> None:
         for tally in (parts[number % 2], whole):
             tally.count_voxels(canvas, labels)
             tally.count_move(wanted=number % 2 == 0, executed=number % 3 == 0)
-            tally.count_step(float(number))
+            tally.count_loss(float(number))
     assert Measures.of(Tally(parts[0].values + parts[1].values)) == Measures.of(whole)
     assert whole["moves_correct"] + whole["moves_missed"] + whole["moves_spurious"] == 4
     assert Measures.of(whole).loss == 2.5
+
+
+def test_losses_weigh_by_their_fields_of_view() -> None:
+    tally = Tally()
+    tally.count_loss(1.0)
+    tally.count_loss(4.0, fovs=2)
+    assert Measures.of(tally).loss == 3.0
 
 
 def test_f1_is_the_harmonic_mean_and_zero_without_a_hit() -> None:

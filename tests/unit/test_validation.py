@@ -69,7 +69,7 @@ def one_by_one(config: Config, model: Any) -> Tally:
                 canvas[here] = updated = model(batch).numpy()[0, ..., 0]
                 labels = example.labels[here]
                 entropy = np.logaddexp(0, updated) - labels * updated
-                tally.count_step(float(entropy.mean()))
+                tally.count_loss(float(entropy.mean()))
         tally.count_voxels(canvas, example.labels)
     return tally
 
