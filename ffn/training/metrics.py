@@ -1,6 +1,7 @@
 """How well training goes: counts that add up over examples, steps and ranks, and the measures made from them."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,13 @@ class Tally:
 
     def __init__(self, values: NDArray[np.float64] | None = None) -> None:
         self.values = np.zeros(len(FIELDS)) if values is None else np.array(values, np.float64)
+
+    @classmethod
+    def merged(cls, tallies: "Sequence[Tally]", ranks: int) -> "Tally":
+        """What former ranks have counted, for the first of `ranks` to go on with; each rank counts every step once."""
+        values = np.sum([tally.values for tally in tallies], axis=0)
+        values[:2] *= ranks / len(tallies)
+        return cls(values)
 
     def __getitem__(self, field: str) -> float:
         return float(self.values[FIELDS.index(field)])

@@ -159,7 +159,7 @@ class TrainingState:
         if old.ranks == new.ranks:
             self.tally = saved.tally(ranks.rank)
         elif ranks.first:
-            self.tally = Tally(np.sum([saved.tally(rank).values for rank in range(old.ranks)], axis=0))
+            self.tally = Tally.merged([saved.tally(rank) for rank in range(old.ranks)], new.ranks)
         self.history = history.then(step, new)
 
 
