@@ -145,7 +145,8 @@ class TrainingLoop:
             where = f"on rank {self._ranks.rank}"
         if training.on_nonfinite == "skip":
             self._skipped += 1
-            self._state.tally.count_skip()
+            if self._ranks.first:
+                self._state.tally.count_skip()
             if self._skipped <= training.max_skipped:
                 if self._ranks.first:
                     log(f"{wrong} at step {step} {where}: update left out ({self._skipped} so far).")
