@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from ffn.config import Config
 from ffn.prepare.run import prepare_training
-from ffn.training.bare import bare_step
+from ffn.training.autotune.bare import bare_step
 from ffn.training.loop import Stopwatch, TrainingLoop
 from ffn.training.ranks import Ranks
 from ffn.training.threads import use_devices

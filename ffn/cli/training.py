@@ -65,7 +65,7 @@ def _train(args: argparse.Namespace) -> None:
 
 def _autotune(config: "Config", args: argparse.Namespace) -> None:
     from ffn.files import write_json
-    from ffn.training.autotune import autotune
+    from ffn.training.autotune.search import autotune
 
     found = autotune(config, args.seconds)
     if args.output is not None:

@@ -69,8 +69,8 @@ class Training(Section):
         "auto", description="Axes that may be swapped; auto = all of equal voxel size, fov and deltas."
     )
     reflectable_axes: list[Axis] = Field(["z", "y", "x"], description="Axes that may be mirrored.")
-    validate_every: Positive = Field(500, description="Steps between two judgements on data.validation.")
-    validation_examples: Positive = Field(128, description="Examples in the fixed set of data.validation.")
+    validate_every: Positive = Field(1000, description="Steps between two judgements on data.validation.")
+    validation_examples: Positive = Field(64, description="Examples in the fixed set of data.validation.")
     checkpoint_every: Positive = Field(500, description="Steps between checkpoints.")
     keep_checkpoints: Positive = Field(3, description="Checkpoints kept.")
     log_every: Positive = Field(50, description="Steps averaged into one row of curves.csv.")

@@ -15,10 +15,10 @@ from tiny_training import run, settings, train_command, write_config
 from ffn.cli import main
 from ffn.config import Config, Threads, Training, parse_config
 from ffn.errors import RankError
-from ffn.training.autotune import autotune
-from ffn.training.candidates import Candidate, layouts, refinements
-from ffn.training.teams import Team
-from ffn.training.tuning import Trial, Tuning
+from ffn.training.autotune.candidates import Candidate, layouts, refinements
+from ffn.training.autotune.search import autotune
+from ffn.training.autotune.teams import Team
+from ffn.training.autotune.tuning import Trial, Tuning
 
 
 @pytest.fixture

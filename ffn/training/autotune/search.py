@@ -14,9 +14,9 @@ from pathlib import Path
 from ffn.config import Config
 from ffn.errors import RankError
 from ffn.progress import log
-from ffn.training.candidates import Candidate, layouts, refinements
-from ffn.training.teams import Team, horovodrun
-from ffn.training.tuning import Trial, Tuning, describe
+from ffn.training.autotune.candidates import Candidate, layouts, refinements
+from ffn.training.autotune.teams import Team, horovodrun
+from ffn.training.autotune.tuning import Trial, Tuning, describe
 
 BUDGET_S = 50.0
 _ROUNDS = 5

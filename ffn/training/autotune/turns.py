@@ -21,7 +21,7 @@ def main() -> None:
             order = json.loads(lines.readline())
 
             from ffn.config import Config
-            from ffn.training.bare import bare_step
+            from ffn.training.autotune.bare import bare_step
             from ffn.training.ranks import Ranks
             from ffn.training.threads import use_devices
 

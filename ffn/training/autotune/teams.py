@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from ffn.config import Config
 from ffn.errors import RankError
-from ffn.training.candidates import Candidate
+from ffn.training.autotune.candidates import Candidate
 from ffn.training.threads import environment
 
 _POLL_S = 0.2
@@ -52,7 +52,7 @@ class Team:
         self._door.bind(str(self._folder / "door"))
         self._door.listen(candidate.ranks)
         self._connections: list[_Connection] = []
-        command = [sys.executable, "-m", "ffn.training.turns", str(self._folder / "door")]
+        command = [sys.executable, "-m", "ffn.training.autotune.turns", str(self._folder / "door")]
         count = candidate.ranks
         if launcher is not None and exchange:
             command = [launcher, "--gloo", "-np", str(count), "-H", f"localhost:{count}", *command]

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from ffn.config import Config, Threads
-from ffn.training.candidates import Candidate
+from ffn.training.autotune.candidates import Candidate
 
 _EQUAL = 0.97
 
