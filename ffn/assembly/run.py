@@ -1,27 +1,31 @@
 """The stage `assemble`: all sub-volumes of a run become one label volume."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+from ffn.assembly.fill import Filling
 from ffn.assembly.reconcile import Equivalence, count_pairs, equivalences, global_ids, overlapping_pairs
 from ffn.assembly.write import LABELS, LabelledTile, write_segmentation
 from ffn.config import Config
-from ffn.errors import StageError
+from ffn.errors import ConfigError, StageError
 from ffn.files import write_json
 from ffn.geometry import ZYX, Box
 from ffn.inference.subvolume import ORIGINS_FILE, SEGMENTATION_FILE
 from ffn.inference.tiles import region_box, tiles
 from ffn.progress import Progress, log
-from ffn.runs import RunPaths
+from ffn.runs import RunPaths, image_uri
 from ffn.stages import Stage
-from ffn.volumes import open_volume
+from ffn.volumes import VoxelSize, open_image, open_volume
 
 
 def assemble(config: Config) -> None:
     """Write results/<run>/assemble: `segmentation.h5:labels` over the test box, and `equivalences.json`.
 
-    Raises StageError where a sub-volume is not finished, or was made for another box.
+    Raises StageError where a sub-volume is not finished, or was made for another box; ConfigError where voxels shall be
+    filled up to a distance and nothing states the voxel size.
     """
     paths = RunPaths.of(config)
     boxes = tiles(config)
@@ -34,19 +38,22 @@ def assemble(config: Config) -> None:
         ],
         "assembly": config.assembly.model_dump(),
     }
+    uris = [f"{folder / SEGMENTATION_FILE}:{LABELS}" for folder in folders]
+    with open_volume(uris[0]) as first:
+        voxel_size = first.voxel_size
+    if config.assembly.fill_nm > 0 and voxel_size is None:
+        raise ConfigError("assembly.fill_nm is in nanometres, but the voxel size is unknown: give data.voxel_size.")
     stage = Stage(paths.assemble, settings)
     if not stage.begin():
         log(f"{paths.assemble} is already complete.")
         return
     segments = [len(json.loads((folder / ORIGINS_FILE).read_text(encoding="utf-8"))) for folder in folders]
-    uris = [f"{folder / SEGMENTATION_FILE}:{LABELS}" for folder in folders]
     rule = config.assembly
     same = find_equivalences(boxes, uris, rule.min_overlap_voxels, rule.min_overlap_fraction, rule.block)
     tables = global_ids(segments, same)
     labelled = [LabelledTile(*parts) for parts in zip(boxes, uris, tables, strict=True)]
-    with open_volume(uris[0]) as first:
-        voxel_size = first.voxel_size
-    present = write_segmentation(paths.segmentation, labelled, region_box(config), rule.block, voxel_size)
+    with _filling(config, voxel_size) as filling:
+        present = write_segmentation(paths.segmentation, labelled, region_box(config), rule.block, voxel_size, filling)
     facts = {
         "tiles": len(boxes),
         "segments_in_tiles": sum(segments),
@@ -64,6 +71,16 @@ def assemble(config: Config) -> None:
     )
     stage.finish(**facts)
     log(f"{paths.segmentation}: {len(present)} objects from {sum(segments)} segments in {len(boxes)} sub-volumes")
+
+
+@contextmanager
+def _filling(config: Config, voxel_size: VoxelSize | None) -> Iterator[Filling | None]:
+    distance = config.assembly.fill_nm
+    if distance == 0 or voxel_size is None:
+        yield None
+        return
+    with open_image(image_uri(config, config.data.test)) as image:
+        yield Filling(distance, image, voxel_size)
 
 
 def find_equivalences(

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ffn.assembly.fill import Filling
 from ffn.geometry import ZYX, Box, blocks
 from ffn.progress import Progress
 from ffn.volumes import VoxelSize, create_hdf5, open_volume
@@ -31,7 +32,12 @@ class LabelledTile:
 
 
 def write_segmentation(
-    path: Path, tiles: Sequence[LabelledTile], box: Box, block: ZYX, voxel_size: VoxelSize | None
+    path: Path,
+    tiles: Sequence[LabelledTile],
+    box: Box,
+    block: ZYX,
+    voxel_size: VoxelSize | None,
+    filling: Filling | None = None,
 ) -> NDArray[np.uint64]:
     """Write `path:labels`, uint64 with the shape of `box`; the file appears when it is complete.
 
@@ -41,6 +47,7 @@ def write_segmentation(
         box: Voxels of the common volume to write; outside all tiles the result is 0.
         block: Voxels held in memory at once, per array; the file's chunks divide it.
         voxel_size: Nanometres z,y,x, or None.
+        filling: Where given, voxels without an object are filled.
 
     Returns:
         uint64: the ids that have voxels in the result, ascending.
@@ -52,12 +59,19 @@ def write_segmentation(
         Progress("assemble", box.voxels, "voxels") as progress,
     ):
         for part in blocks(Box.of_shape(box.shape), block):
-            labels = merged_labels(tiles, part.shifted(box.start))
+            labels = _labels_of(tiles, part.shifted(box.start), box, filling)
             found = np.unique(labels)
             present = np.union1d(present, found[found != 0])
             volume.write(part, labels)
             progress.advance(part.voxels)
     return present
+
+
+def _labels_of(tiles: Sequence[LabelledTile], part: Box, box: Box, filling: Filling | None) -> NDArray[np.uint64]:
+    if filling is None:
+        return merged_labels(tiles, part)
+    wide = filling.surroundings(part, box)
+    return filling.filled(merged_labels(tiles, wide), wide)[part.relative_to(wide.start).slices]
 
 
 def merged_labels(tiles: Sequence[LabelledTile], part: Box) -> NDArray[np.uint64]:

@@ -203,6 +203,9 @@ class Assembly(Section):
     min_overlap_fraction: Annotated[float, Field(ge=0, le=1)] = Field(
         0.5, description="Part of both pieces inside the overlap that must be common."
     )
+    fill_nm: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="Voxels that no object took go to the objects around them, up to this distance; 0 = none."
+    )
     block: Size = Field((128, 128, 128), description="Voxels written at once, and the chunk on disk at most.")
 
 

@@ -144,20 +144,24 @@ def _verdict(config: Config, study: Study) -> str:
         if fit is None:
             sentences.append(f"{where}: too few rows for a fit.")
             continue
-        inside = [name for name, value in _RULES.items() if fit.low <= value <= fit.high]
-        agrees = "agrees" if fit.low <= paper <= fit.high else "does not agree"
-        allowed = " and ".join(inside) if inside else "neither linear nor square-root scaling"
-        sentences.append(
-            f"{where} the exponent is {_interval(fit)}: the interval holds {allowed}; it {agrees} with the paper's "
-            f"{paper:g}."
-        )
+        sentences.append(against_the_paper(where, fit, paper))
     ends = [str(row.workers) for row in study.rows if row.optimum.open_end]
     if ends:
         sentences.append(f"The best rate was still at an end of the grid for {', '.join(ends)} workers: a bound only.")
     return " ".join(sentences) + "\n"
 
 
-_RULES = {"linear": 1.0, "square root": 0.5}
+def against_the_paper(where: str, fit: Fit, paper: float) -> str:
+    """A sentence on an exponent whose interval holds the paper's, holds both of its exponents, or does not."""
+    inside = [value for value in PAPER.values() if fit.low <= value <= fit.high]
+    meaning = f"this does not agree with the paper's {paper:g}"
+    if len(inside) == len(PAPER):
+        meaning = f"too wide an interval to tell linear (1) from square-root scaling (0.5); the paper has {paper:g}"
+    elif paper in inside:
+        meaning = f"this agrees with the paper's {paper:g}"
+    return f"{where} the exponent is {_interval(fit)}: {meaning}."
+
+
 _HOW = """## How it was computed
 
 Each cell is an ordinary training. Training scores are those of curves.csv (a row every {log_every} steps), smoothed as

@@ -54,7 +54,7 @@ class StudyPlan:
         """Machines for this many ranks."""
         return -(-ranks // self.config.cluster.ranks_per_node)
 
-    # --- cells as jobs of their own
+    # --- cells, each a job
 
     @property
     def cell_marker(self) -> str:
@@ -66,9 +66,14 @@ class StudyPlan:
         """Names of the cells of a round, one a line, with the wildcard `round`."""
         return str(self.paths.rounds / "{round}.txt")
 
-    def workers(self, cell: str) -> int:
-        """Ranks of a cell's job."""
-        return Cell.parse(cell).workers
+    def ranks(self, cell: str) -> int:
+        """Ranks of a cell's job: its workers, or one that stands in for all of them."""
+        return Cell.parse(cell).workers if self.real else 1
+
+    @property
+    def cell_threads(self) -> int:
+        """Threads of a cell's job on one machine; 0 = all cores. With fewer, cells are trained side by side."""
+        return 0 if self.real else self.config.threads.intra_op
 
     def cells_of_round(self, checkpoints: Any, number: int) -> list[str]:
         """Markers of the cells of one round; `checkpoints` is Snakemake's. Nothing before round 0."""
@@ -78,8 +83,8 @@ class StudyPlan:
         return [self.cell_marker.format(cell=name) for name in listing.split()]
 
     def all_cells(self, checkpoints: Any) -> list[str]:
-        """Markers of all rounds' cells where they are jobs of their own; else none."""
-        rounds = range(most_rounds(self.config.study.lr_study) if self.real else 0)
+        """Markers of all rounds' cells."""
+        rounds = range(most_rounds(self.config.study.lr_study))
         return [marker for number in reversed(rounds) for marker in self.cells_of_round(checkpoints, number)]
 
     # --- efficiency

@@ -11,7 +11,8 @@ from matplotlib.image import imread
 from ffn.config import Config, parse_config
 from ffn.errors import DataError
 from ffn.scaling.cells import Cell, first_powers
-from ffn.scaling.exponent import fit_exponent
+from ffn.scaling.exponent import Fit, fit_exponent
+from ffn.scaling.lr_page import against_the_paper
 from ffn.scaling.lr_study import write_results
 from ffn.scaling.lr_table import analyse, best_cells
 from ffn.scaling.optimum import best_between, find_optimum, seed_spread
@@ -161,6 +162,19 @@ def test_results_are_written_once(tmp_path):
     (folder / "lr_study.png").write_bytes(b"kept")
     write_results(config, outcomes)
     assert (folder / "lr_study.png").read_bytes() == b"kept"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (-0.5, 1.4, "too wide an interval to tell linear (1) from square-root scaling (0.5); the paper has 1"),
+        (0.8, 1.2, "this agrees with the paper's 1"),
+        (0.3, 0.6, "this does not agree with the paper's 1"),
+        (0.1, 0.4, "this does not agree with the paper's 1"),
+    ],
+)
+def test_the_page_does_not_take_a_wide_interval_for_agreement(low, high, words):
+    assert words in against_the_paper("Up to 16 workers", Fit(0.5 * (low + high), low, high, 0.0, 5), 1.0)
 
 
 def test_a_study_in_which_everything_diverged_says_so(tmp_path):

@@ -8,6 +8,9 @@ import yaml
 from calling import ROOT, Snakemake
 from test_dry_runs import jobs
 
+from ffn.config import load_config
+from ffn.scaling.targets import StudyPlan
+
 TINY = Path(__file__).parent / "configs" / "tiny.yaml"
 
 
@@ -23,19 +26,31 @@ def test_throughput_is_measured_once_for_each_start(snakemake):
     assert "horovodrun --gloo -np 4 -H localhost:4 ffn study rate" in text
 
 
-def test_learning_rates_on_one_machine_are_one_job(snakemake):
-    assert set(jobs(plan(snakemake, "lr_study"))) == {"fetch", "lr_study"}
+def test_learning_rates_are_tried_in_rounds(snakemake):
+    assert set(jobs(plan(snakemake, "lr_study"))) == {"fetch", "lr_round", "lr_study"}
+
+
+def test_a_cell_of_virtual_workers_is_one_process_with_its_threads(snakemake):
+    cell = plan(snakemake, "results/lr_study_fib25/scaling/cells/w0008-p03-s0/done.json")
+    assert "ffn study cell" in cell
+    assert "horovodrun" not in cell
+    threads = {
+        name: StudyPlan.of(load_config(ROOT / "config" / f"{name}.yaml")).cell_threads
+        for name in ("lr_study_fib25", "fib25_split")
+    }
+    assert threads == {"lr_study_fib25": 1, "fib25_split": 0}  # side by side; one after the other
 
 
 def test_efficiency_needs_cells_and_costs(snakemake):
-    assert set(jobs(plan(snakemake, "efficiency"))) == {"fetch", "lr_study", "prepare", "cost_model", "efficiency"}
+    expected = {"fetch", "lr_round", "lr_study", "prepare", "cost_model", "efficiency"}
+    assert set(jobs(plan(snakemake, "efficiency"))) == expected
 
 
 def test_costs_are_measured_by_one_job(snakemake):
     assert set(jobs(plan(snakemake, "cost_model"))) == {"fetch", "prepare", "cost_model"}
 
 
-def test_on_a_cluster_every_cell_is_a_job(snakemake):
+def test_on_a_cluster_a_cell_has_as_many_ranks_as_workers(snakemake):
     real = ("--config", 'study={"real": true, "lr_study": {"workers": [2, 8], "rates": 3}}')
     arguments = ("--profile", "theta", "-n", "-p", "--configfile", "config/fib25.yaml", *real)
     rounds = snakemake("lr_study", *arguments, cwd=ROOT)
@@ -50,9 +65,10 @@ def test_on_a_cluster_every_cell_is_a_job(snakemake):
 
 
 @pytest.mark.slow
-def test_study_with_a_job_for_each_cell(snakemake):
+@pytest.mark.parametrize("real", [False, True])
+def test_study(snakemake, real):
     study = {"workers": [1, 2], "rates": 3, "steps": 6, "seeds": 2, "log_every": 2, "extensions": 0, "score": "loss"}
-    values = yaml.safe_load(TINY.read_text()) | {"study": {"real": True, "lr_study": study}}
+    values = yaml.safe_load(TINY.read_text()) | {"study": {"real": real, "lr_study": study}}
     values["training"] |= {"batch": 1}
     config = snakemake.folder / "study.yaml"
     config.write_text(yaml.safe_dump(values))
@@ -63,6 +79,6 @@ def test_study_with_a_job_for_each_cell(snakemake):
     assert len(list(folder.glob("cells/*/done.json"))) == 8
     assert json.loads((folder / "lr_study" / "lr_study.json").read_text())["by_score"][0]["score"] == "loss"
     ranks = json.loads((folder / "cells" / "w0002-p01-s0" / "train" / "done.json").read_text())["facts"]["ranks"]
-    assert ranks == 2
+    assert ranks == (2 if real else 1)
     again = snakemake(*arguments)
     assert "Nothing to be done" in again.stdout

@@ -52,9 +52,55 @@ if plan.trains:
         shell:
             "ffn study scaling --config {params.config:q} 2>&1 | tee {log:q}"
 
-    rule lr_study:
+    # Which cells come next depends on those that are done.
+    checkpoint lr_round:
         input:
             data=plan.data("train"),
+            cells=lambda wildcards: plan.study.cells_of_round(checkpoints, int(wildcards.round) - 1),
+        output:
+            cells=plan.study.round_list,
+        log:
+            plan.log("lr_study/round-{round}"),
+        conda:
+            "../../envs/ffn.yaml"
+        resources:
+            mem_mb=8000,
+            runtime=60,
+        params:
+            config=lambda wildcards, output: plan.config_file,
+            launch=lambda wildcards, resources: plan.launch(resources),
+            settings=plan.settings(*plan.study.cell_keys, "study.lr_study"),
+        message:
+            "Choosing the cells of round {wildcards.round}"
+        shell:
+            "{params.launch} ffn study next-cells --config {params.config:q} --output {output.cells:q}"
+            " </dev/null 2>&1 | tee {log:q}"
+
+    rule lr_cell:
+        output:
+            done=plan.study.cell_marker,
+        log:
+            plan.log("lr_study/{cell}"),
+        conda:
+            "../../envs/ffn.yaml"
+        threads: plan.study.cell_threads or plan.all_cores
+        resources:
+            nodes=lambda wildcards: plan.study.nodes(plan.study.ranks(wildcards.cell)),
+            tasks=lambda wildcards: plan.study.ranks(wildcards.cell),
+            mem_mb=8000,
+            runtime=plan.config.cluster.runtime_minutes,
+        params:
+            config=lambda wildcards, output: plan.config_file,
+            launch=lambda wildcards, resources: plan.launch_ranks(resources, plan.study.ranks(wildcards.cell)),
+            settings=plan.settings(*plan.study.cell_keys),
+        message:
+            "Training cell {wildcards.cell}"
+        shell:
+            "{params.launch} ffn study cell --config {params.config:q} --cell {wildcards.cell} </dev/null 2>&1"
+            " | tee {log:q}"
+
+    rule lr_study:
+        input:
             cells=lambda wildcards: plan.study.all_cells(checkpoints),
         output:
             figure=report(
@@ -68,16 +114,15 @@ if plan.trains:
             plan.log("lr_study"),
         conda:
             "../../envs/ffn.yaml"
-        threads: 1 if plan.study.real else plan.all_cores
         resources:
             mem_mb=8000,
-            runtime=plan.config.cluster.runtime_minutes,
+            runtime=30,
         params:
             config=lambda wildcards, output: plan.config_file,
             launch=lambda wildcards, resources: plan.launch(resources),
-            settings=plan.settings(*plan.study.cell_keys, "study.lr_study", "study.real"),
+            settings=plan.settings("study.lr_study"),
         message:
-            "Learning rate over workers (continues where an earlier attempt stopped)"
+            "Learning rate over workers"
         shell:
             "{params.launch} ffn study lr --config {params.config:q} </dev/null 2>&1 | tee {log:q}"
 
@@ -134,53 +179,3 @@ if plan.trains:
             "Calibrating the cost model"
         shell:
             "ffn study cost --config {params.config:q} --launcher {params.launcher} </dev/null 2>&1 | tee {log:q}"
-
-
-if plan.trains and plan.study.real:
-
-    # Each cell is a job with as many ranks as workers. Which cells come next depends on those that are done.
-    checkpoint lr_round:
-        input:
-            data=plan.data("train"),
-            cells=lambda wildcards: plan.study.cells_of_round(checkpoints, int(wildcards.round) - 1),
-        output:
-            cells=plan.study.round_list,
-        log:
-            plan.log("lr_study/round-{round}"),
-        conda:
-            "../../envs/ffn.yaml"
-        resources:
-            mem_mb=8000,
-            runtime=60,
-        params:
-            config=lambda wildcards, output: plan.config_file,
-            launch=lambda wildcards, resources: plan.launch(resources),
-            settings=plan.settings(*plan.study.cell_keys, "study.lr_study"),
-        message:
-            "Choosing the cells of round {wildcards.round}"
-        shell:
-            "{params.launch} ffn study next-cells --config {params.config:q} --output {output.cells:q}"
-            " </dev/null 2>&1 | tee {log:q}"
-
-    rule lr_cell:
-        output:
-            done=plan.study.cell_marker,
-        log:
-            plan.log("lr_study/{cell}"),
-        conda:
-            "../../envs/ffn.yaml"
-        threads: plan.all_cores
-        resources:
-            nodes=lambda wildcards: plan.study.nodes(plan.study.workers(wildcards.cell)),
-            tasks=lambda wildcards: plan.study.workers(wildcards.cell),
-            mem_mb=8000,
-            runtime=plan.config.cluster.runtime_minutes,
-        params:
-            config=lambda wildcards, output: plan.config_file,
-            launch=lambda wildcards, resources: plan.launch_ranks(resources, plan.study.workers(wildcards.cell)),
-            settings=plan.settings(*plan.study.cell_keys),
-        message:
-            "Training cell {wildcards.cell}"
-        shell:
-            "{params.launch} ffn study cell --config {params.config:q} --cell {wildcards.cell} </dev/null 2>&1"
-            " | tee {log:q}"

@@ -1,0 +1,113 @@
+"""How good the segmentation would have been, had training stopped earlier: scores against training time.
+
+Takes the checkpoints that a finished run kept (give it `training.keep_checkpoints: 100`), segments and scores the test
+region with the weights of each, as `ffn infer`, `assemble` and `evaluate` do, and writes scores.csv and scores.png.
+
+    python benchmarks/long/scores_over_time.py --config config/fib25_split.yaml --output curve
+
+A minute or two for each checkpoint of config/fib25_split.yaml; what is done is not done again.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import ffn.model  # noqa: F401  (before TensorFlow)
+
+# isort: split
+from matplotlib.figure import Figure
+
+from ffn.assembly.run import assemble
+from ffn.config import Config, load_config, parse_config
+from ffn.errors import StageError
+from ffn.evaluation.run import evaluate_run
+from ffn.inference.tiles import infer_tile, tiles
+from ffn.model.checkpoint import load_weights, read_tensors, save_weights
+from ffn.model.network import build_network
+from ffn.progress import log
+from ffn.runs import RunPaths
+from ffn.scaling.outcomes import read_columns
+from ffn.scaling.outputs import BLUE, GREEN, RED, save_figure, write_table
+from ffn.training.optimizer import Updater
+
+COLUMNS = ("step", "fovs", "minutes", "voi_all", "voi_left_out", "are_left_out", "covered")
+
+
+def main() -> None:
+    """Parse the arguments, score every checkpoint, draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, required=True, help="of the finished run")
+    parser.add_argument("--every", type=int, default=1, metavar="K", help="every Kth checkpoint (default 1)")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the curve and what it takes")
+    args = parser.parse_args()
+    config = load_config(args.config)
+    train = RunPaths.of(config).train
+    if not (train / "done.json").exists():
+        raise StageError(f"{train} is not finished: run the workflow with this configuration first.")
+    found = sorted(path for path in (train / "checkpoints").glob("step-*") if path.name[5:].isdigit())
+    weights = {int(path.name[5:]): path / "weights" for path in found[args.every - 1 :: args.every]}
+    weights[config.training.steps] = train / "model.ckpt"
+    timing = read_columns(train / "timing.csv", ("step", "seconds"))
+    seconds = dict(zip(timing["step"].astype(int), timing["seconds"], strict=True))
+    training = config.training
+    per_step = training.batch * training.accumulate * training.virtual_workers * training.ranks
+    rows: list[list[float]] = []
+    for step, prefix in weights.items():
+        scores = _scores_at(config, step, prefix, args.output)
+        out, both = scores["excluded"], scores["object"]
+        minutes, covered = seconds[step] / 60, scores["coverage"]
+        rows.append([step, step * per_step, minutes, both["voi"], out["voi"], out["are"], covered])
+        log(f"step {step}: {json.dumps(dict(zip(COLUMNS, rows[-1], strict=True)))}")
+        write_table(args.output / "scores.csv", COLUMNS, rows)
+        _draw(rows, config.run, args.output / "scores.png")
+
+
+def _scores_at(config: Config, step: int, prefix: Path, output: Path) -> dict:
+    kept = output / f"step-{step:08d}.ckpt"
+    if not kept.with_name(kept.name + ".index").exists():
+        _keep_average(config, prefix, kept)
+    values = config.model_dump(mode="json")
+    values |= {"run": f"step-{step:08d}", "results": str(output)}
+    values["inference"]["checkpoint"] = str(kept)
+    then = parse_config(values, f"step {step}")
+    for index in range(len(tiles(then))):
+        infer_tile(then, index)
+    assemble(then)
+    evaluate_run(then)
+    return json.loads(RunPaths.of(then).scores.read_text(encoding="utf-8"))
+
+
+def _keep_average(config: Config, prefix: Path, target: Path) -> None:
+    """Write the weights that a run which ended at this checkpoint would have kept."""
+    model = build_network(config.network.depth, config.network.features, config.seed)
+    load_weights(model, prefix)
+    tensors = read_tensors(prefix)
+    slots = [tensors[name] for name in sorted(tensors) if name.startswith("optimizer/")]
+    if slots:
+        updater = Updater(config.training, model)
+        for slot, variable in zip(slots, updater.variables, strict=True):
+            variable.assign(slot)
+        model.set_weights(updater.kept_weights())
+    target.parent.mkdir(parents=True, exist_ok=True)
+    save_weights(model, target)
+
+
+def _draw(rows: list[list[float]], title: str, path: Path) -> None:
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    left = figure.subplots()
+    right = left.twinx()
+    of = dict(zip(COLUMNS, zip(*rows, strict=True), strict=True))
+    left.plot(of["minutes"], of["voi_all"], "o-", color=BLUE, label="VOI, all voxels")
+    left.plot(of["minutes"], of["voi_left_out"], "o-", color=RED, label="VOI, background left out")
+    right.plot(of["minutes"], [100 * share for share in of["covered"]], "o--", color=GREEN, label="covered")
+    left.set(title=title, xlabel="minutes of training", ylabel="bits")
+    left.set_ylim(bottom=0)
+    right.set(ylabel="% of the labelled voxels", ylim=(0, 100))
+    left.grid(alpha=0.3)
+    handles = [*left.get_lines(), *right.get_lines()]
+    left.legend(handles, [str(line.get_label()) for line in handles], fontsize=8, loc="lower right")
+    save_figure(figure, path)
+
+
+if __name__ == "__main__":
+    main()
