@@ -1,7 +1,8 @@
 """How good the segmentation would have been, had training stopped earlier: scores against training time.
 
 Takes the checkpoints that a finished run kept (give it `training.keep_checkpoints: 100`), segments and scores the test
-region with the weights of each, as `ffn infer`, `assemble` and `evaluate` do, and writes scores.csv and scores.png.
+region with the weights of each, as `ffn infer`, `assemble` and `evaluate` do, and writes scores.csv and scores.png. Not
+for the embedded synthetic volume, which belongs to its run.
 
     python benchmarks/long/scores_over_time.py --config config/fib25_split.yaml --output curve
 
@@ -15,6 +16,7 @@ from pathlib import Path
 import ffn.model  # noqa: F401  (before TensorFlow)
 
 # isort: split
+import numpy as np
 from matplotlib.figure import Figure
 
 from ffn.assembly.run import assemble
@@ -48,15 +50,15 @@ def main() -> None:
     weights = {int(path.name[5:]): path / "weights" for path in found[args.every - 1 :: args.every]}
     weights[config.training.steps] = train / "model.ckpt"
     timing = read_columns(train / "timing.csv", ("step", "seconds"))
-    seconds = dict(zip(timing["step"].astype(int), timing["seconds"], strict=True))
     training = config.training
     per_step = training.batch * training.accumulate * training.virtual_workers * training.ranks
     rows: list[list[float]] = []
     for step, prefix in weights.items():
         scores = _scores_at(config, step, prefix, args.output)
         out, both = scores["excluded"], scores["object"]
-        minutes, covered = seconds[step] / 60, scores["coverage"]
-        rows.append([step, step * per_step, minutes, both["voi"], out["voi"], out["are"], covered])
+        # Rows are written every training.log_every steps, which need not be those of the checkpoints.
+        minutes = float(np.interp(step, timing["step"], timing["seconds"])) / 60
+        rows.append([step, step * per_step, minutes, both["voi"], out["voi"], out["are"], scores["coverage"]])
         log(f"step {step}: {json.dumps(dict(zip(COLUMNS, rows[-1], strict=True)))}")
         write_table(args.output / "scores.csv", COLUMNS, rows)
         _draw(rows, config.run, args.output / "scores.png")

@@ -66,9 +66,8 @@ def fill(
         voxel_size: Nanometres, zyx.
     """
     ids, markers = np.unique(labels, return_inverse=True)
-    if len(ids) == 1:
-        return labels
-    if ids[0] != 0:  # nothing is free
+    nothing_free, all_free = ids[0] != 0, len(ids) == 1
+    if nothing_free or all_free:
         return labels
     distance = edt.edt(labels == 0, anisotropy=voxel_size, black_border=False, order="C", parallel=1)
     steps = [_SMOOTHING * min(voxel_size) / edge for edge in voxel_size]

@@ -69,7 +69,7 @@ if plan.trains:
         params:
             config=lambda wildcards, output: plan.config_file,
             launch=lambda wildcards, resources: plan.launch(resources),
-            settings=plan.settings(*plan.study.cell_keys, "study.lr_study"),
+            settings=plan.settings(*plan.study.cell_keys, "study.lr_study", "study.real"),
         message:
             "Choosing the cells of round {wildcards.round}"
         shell:
@@ -92,7 +92,7 @@ if plan.trains:
         params:
             config=lambda wildcards, output: plan.config_file,
             launch=lambda wildcards, resources: plan.launch_ranks(resources, plan.study.ranks(wildcards.cell)),
-            settings=plan.settings(*plan.study.cell_keys),
+            settings=plan.settings(*plan.study.cell_keys, "study.real"),
         message:
             "Training cell {wildcards.cell}"
         shell:
