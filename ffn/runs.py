@@ -81,6 +81,10 @@ class RunPaths:
         """Folder of one sub-volume."""
         return self.infer / f"tile-{index:04d}"
 
+    def tile_pass(self, index: int, number: int) -> Path:
+        """Folder of one of several passes over a sub-volume."""
+        return self.tile(index) / f"pass-{number}"
+
     @property
     def assemble(self) -> Path:
         return self.root / "assemble"

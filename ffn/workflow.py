@@ -1,8 +1,9 @@
 """What the Snakemake rules need to know of a configuration: files, markers, triggers, resources. Nothing else is in
 the rules, so that all of it is tested without Snakemake.
 
-    fetch, synth -> prepare -> train -> infer (one job a sub-volume) -> assemble -> evaluate -> report
-                                                                                 -> export
+    fetch, synth -> prepare -> train -> infer (a job for each pass over a sub-volume)
+        -> consensus (for each sub-volume, of several passes) -> assemble -> evaluate -> report
+                                                                          -> export
 
 A rule's output is its stage's done-marker, never its data: Snakemake deletes declared outputs before it runs a job
 again, and a killed stage continues from its data.
@@ -138,6 +139,28 @@ class Plan:
     def tile_marker(self) -> str:
         """Done-marker of a sub-volume, with the wildcard `tile`."""
         return str(self.paths.infer / "tile-{tile}" / "done.json")
+
+    @property
+    def joins_passes(self) -> bool:
+        """Whether sub-volumes are flood-filled several times."""
+        return self.config.inference.passes > 1
+
+    @property
+    def pass_marker(self) -> str:
+        """Done-marker of a flood fill, with the wildcard `tile` and, where there are several passes, `number`."""
+        if not self.joins_passes:
+            return self.tile_marker
+        return str(self.paths.infer / "tile-{tile}" / "pass-{number}" / "done.json")
+
+    @property
+    def pass_markers(self) -> list[str]:
+        """Done-markers of all passes over a sub-volume, with the wildcard `tile`."""
+        return [self.pass_marker.replace("{number}", str(number)) for number in range(self.config.inference.passes)]
+
+    @property
+    def pass_log(self) -> str:
+        """Log of a flood fill, with the wildcards of its marker."""
+        return self.log("infer/tile-{tile}-pass-{number}" if self.joins_passes else "infer/tile-{tile}")
 
     @property
     def tile_list(self) -> str:

@@ -1,4 +1,4 @@
-"""`ffn infer`, `ffn tiles`, `ffn assemble`: from an image and a network to labels."""
+"""`ffn infer`, `ffn consensus`, `ffn tiles`, `ffn assemble`: from an image and a network to labels."""
 
 import argparse
 from pathlib import Path
@@ -8,10 +8,12 @@ from ffn.cli.options import add_command, add_config, box_option
 _INFER_EXAMPLES = """\
   ffn infer --config config.yaml --image volume.h5:image --checkpoint model.ckpt --box 0:40,0:48,170:250 --output seg
   ffn infer --config config.yaml --tile 0
+  ffn infer --config config.yaml --tile 0 --pass 3
 
 The first form segments one box (or the whole image) as one sub-volume with the configured network and leaves
 seg/segmentation.h5 (dataset labels) and seg/origins.json. The second segments one of the run's sub-volumes, which
-`ffn tiles` lists. A command that was killed continues when it is run again."""
+`ffn tiles` lists; the third is one of its `inference.passes`. A command that was killed continues when it is run
+again."""
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -25,7 +27,19 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     )
     infer.add_argument("--output", type=Path, metavar="DIR", help="folder for the results")
     infer.add_argument("--tile", type=int, metavar="K", help="instead: sub-volume K of the run's test region")
+    infer.add_argument(
+        "--pass", dest="number", type=int, metavar="P", help="which of the configured inference.passes (default 0)"
+    )
     infer.set_defaults(run=lambda args: _infer(infer, args))
+    agreeing = add_command(
+        commands,
+        "consensus",
+        "join the passes over a sub-volume: keep what they agree on",
+        "  ffn consensus --config config.yaml --tile 0",
+    )
+    add_config(agreeing)
+    agreeing.add_argument("--tile", type=int, metavar="K", required=True, help="sub-volume of the run's test region")
+    agreeing.set_defaults(run=_consensus)
     listing = add_command(
         commands, "tiles", "list the sub-volumes of a run's test region", "  ffn tiles --config config.yaml"
     )
@@ -48,6 +62,8 @@ def _infer(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         if given:
             parser.error(f"{', '.join(given)} cannot be combined with --tile: the run decides them")
     else:
+        if args.number is not None:
+            parser.error("--pass goes with --tile: a box alone is segmented once, as it is")
         missing = [f"--{name}" for name in required if getattr(args, name) is None]
         if missing:
             parser.error(f"give {', '.join(missing)}, or --tile alone for a sub-volume of the run")
@@ -57,9 +73,16 @@ def _infer(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
 
     config = load_config(args.config)
     if args.tile is not None:
-        infer_tile(config, args.tile)
+        infer_tile(config, args.tile, args.number or 0)
     else:
         run_tile(config, args.image, args.checkpoint, args.box, args.output)
+
+
+def _consensus(args: argparse.Namespace) -> None:
+    from ffn.assembly.passes import join_passes
+    from ffn.config import load_config
+
+    join_passes(load_config(args.config), args.tile)
 
 
 def _tiles(args: argparse.Namespace) -> None:

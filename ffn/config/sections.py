@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidatorFunctionWrapHandler, field_validator, model_validator
 
-from ffn.config.base import NotNegative, Offset, Positive, Probability, Section, Size, VoxelSize
+from ffn.config.base import Fraction, NotNegative, Offset, Positive, Probability, Section, Size, VoxelSize
 from ffn.config.study import Study
 from ffn.config.training import Allreduce, Augmentation, Threads, Training
 from ffn.errors import GeometryError
@@ -188,6 +188,19 @@ class Inference(Section):
         0.0, ge=-1, le=1, description="Keeps voxels once judged outside from coming back; negative = off."
     )
     seed_policy: Literal["peaks"] = Field("peaks", description="Where seeds come from: PolicyPeaks.")
+    mirror: bool = Field(
+        False,
+        description="Continue the image beyond the faces of a sub-volume as in a mirror, so that objects are followed "
+        "up to the faces.",
+    )
+    passes: Annotated[int, Field(ge=1, le=8)] = Field(
+        1,
+        description="Flood fills of every sub-volume, each of which sees it turned another way; of more than one, what "
+        "they agree on is kept.",
+    )
+    agreement: Fraction = Field(
+        0.5, description="With several passes: part of them that has to give a voxel to an object."
+    )
     subvolume_size: Size | None = Field(None, description="Sub-volume of one job; empty = the whole box at once.")
     subvolume_overlap: Offset = Field((32, 32, 32), description="Voxels shared with a neighbouring sub-volume.")
     intra_op_threads: NotNegative = Field(0, description="Threads inside one operation; 0 = TensorFlow decides.")

@@ -8,6 +8,8 @@ The object map of the current object is a float32 canvas of logits, NaN where no
 object is finished, what reaches the segment threshold and is still free becomes a segment; only the box that was
 visited is read and wiped, so the cost of a seed does not depend on the size of the sub-volume. (The reference also
 marks seeds that failed; nothing ever reads that mark, so there is none here.)
+
+Where network voxels are larger than the image's, `fine` keeps the labels of these as well.
 """
 
 from collections import Counter
@@ -18,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffn.geometry import ZYX
+from ffn.inference.fine import FineLabels
 from ffn.inference.movement import FaceMaxMovement
 from ffn.inference.options import FloodOptions
 
@@ -73,11 +76,13 @@ class Canvas:
         image: float32 [z, y, x], normalised grey values.
         options: Levels and sizes.
         network: One evaluation of the network.
+        fine: Labels in image voxels; None where these are the network's voxels.
     """
 
     image: NDArray[np.float32]
     options: FloodOptions
     network: NetworkCall
+    fine: FineLabels | None = None
     counters: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(COUNTERS, 0)))
     segments: list[Segment] = field(default_factory=list)
     next_seed: int = 0
@@ -109,9 +114,9 @@ class Canvas:
             self.next_seed += 1
             after_fov()
 
-    def finished_labels(self) -> NDArray[np.uint64]:
-        """uint64 [z, y, x]: ids from 1 in order of creation, 0 elsewhere."""
-        return self.labels.astype(np.uint64)
+    def finished_labels(self) -> NDArray[np.uint32]:
+        """uint32 [z, y, x] in image voxels: ids from 1 in order of creation, 0 elsewhere."""
+        return self.labels if self.fine is None else self.fine.labels
 
     def box_around(self, low: ZYX, high: ZYX) -> tuple[slice, slice, slice]:
         """All voxels seen by fields of view centred within low..high."""
@@ -195,6 +200,8 @@ class Canvas:
         overlaps = tuple(zip(ids.tolist(), counts.tolist(), strict=True))
         segment = Segment(len(self.segments) + 1, growth.seed, growth.fovs, voxels, overlaps)
         labels[free] = segment.id
+        if self.fine is not None:
+            self.fine.claim(segment.id, box, self.object_map[box])
         self.segments.append(segment)
         self.counters["segments"] += 1
         self.counters["voxels_segmented"] += voxels

@@ -1,12 +1,13 @@
 """The numbers that decide what a flood fill does, with all probabilities already turned into logits."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ffn.config import Inference, Network
 from ffn.geometry import ZYX
 from ffn.model.logits import logit
+from ffn.model.orientation import Orientation
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,15 @@ class FloodOptions:
             min_segment_size=inference.min_segment_size,
             min_boundary_dist=inference.min_boundary_dist,
             disco=inference.disco_seed_threshold,
+        )
+
+    def turned(self, orientation: Orientation) -> "FloodOptions":
+        """For a volume that is turned this way."""
+        return replace(
+            self,
+            fov=orientation.reordered(self.fov),
+            deltas=orientation.reordered(self.deltas),
+            min_boundary_dist=orientation.reordered(self.min_boundary_dist),
         )
 
     @property

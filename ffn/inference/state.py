@@ -18,9 +18,12 @@ from ffn.inference.movement import FaceMaxMovement
 def save_state(path: Path, canvas: Canvas, seeds: NDArray[np.int64]) -> None:
     """Write the state of `canvas` and its seeds, atomically, also in the middle of an object.
 
-    The size is 4 bytes a voxel of the sub-volume plus 4 of the box that the current object has visited.
+    The size is 4 bytes a voxel of the sub-volume, in network and, if these are others, in image voxels, plus 4 of the
+    box that the current object has visited.
     """
     arrays: dict[str, NDArray[Any]] = {"labels": canvas.labels, "seeds": seeds}
+    if canvas.fine is not None:
+        arrays["fine"] = canvas.fine.labels
     facts: dict[str, Any] = {
         "next_seed": canvas.next_seed,
         "counters": dict(canvas.counters),
@@ -50,6 +53,8 @@ def restore_state(path: Path, canvas: Canvas) -> NDArray[np.int64]:
             facts = json.loads(saved["facts"].tobytes())
             seeds = saved["seeds"]
             canvas.labels[...] = saved["labels"]
+            if canvas.fine is not None:
+                canvas.fine.labels[...] = saved["fine"]
             canvas.next_seed = facts["next_seed"]
             canvas.counters = Counter(facts["counters"])
             canvas.segments = [_segment(record) for record in facts["segments"]]

@@ -1,4 +1,4 @@
-"""One sub-volume from image to labels: a stage in its own folder that can be killed at any moment and run again.
+"""One pass over a sub-volume, from image to labels: a stage in its own folder that can be killed and run again.
 
 The folder holds, besides the stage's markers and, while it is unfinished, `state.npz`:
 
@@ -23,14 +23,16 @@ from ffn.config import Config, Network
 from ffn.errors import DataError, GeometryError, StageError
 from ffn.files import remove, write_json
 from ffn.geometry import ZYX, Box
-from ffn.inference.canvas import Canvas
+from ffn.inference.canvas import Canvas, NetworkCall
+from ffn.inference.fine import FineLabels
 from ffn.inference.fingerprint import checkpoint_fingerprint
+from ffn.inference.framing import Framing
 from ffn.inference.options import FloodOptions
 from ffn.inference.state import restore_state, save_state
 from ffn.prepare.seeds import coarse_seeds
 from ffn.progress import Progress, log
 from ffn.stages import Stage
-from ffn.volumes import Volume, VoxelSize, coarsen, create_hdf5, open_image, refine
+from ffn.volumes import Volume, VoxelSize, coarsen, create_hdf5, open_image
 
 LABELS = "labels"
 SEGMENTATION_FILE = "segmentation.h5"
@@ -39,7 +41,14 @@ STATE_FILE = "state.npz"
 
 
 def run_tile(
-    config: Config, image: str, checkpoint: Path, box: Box | None, output: Path, *, may_be_empty: bool = False
+    config: Config,
+    image: str,
+    checkpoint: Path,
+    box: Box | None,
+    output: Path,
+    *,
+    number: int = 0,
+    may_be_empty: bool = False,
 ) -> None:
     """Segment one box of an image, as if it were the whole volume, into the folder `output`.
 
@@ -49,6 +58,7 @@ def run_tile(
         checkpoint: Prefix of the weights.
         box: zyx voxels of the image; None = all of it.
         output: The folder. Complete with the same settings: nothing is done. Unfinished: continued.
+        number: Which of the passes: 0 sees the box as it is, each other one turned its own way.
         may_be_empty: Whether a box without seeds gives an empty result (one tile of many) or a DataError.
 
     Raises:
@@ -61,12 +71,14 @@ def run_tile(
         box = Box.of_shape(volume.shape) if box is None else box
         view = volume.view(box)
         _require_room(box, config)
-        stage, state = Stage(output, _settings(config, image, checkpoint, box)), output / STATE_FILE
+        stage, state = Stage(output, _settings(config, image, checkpoint, box, number)), output / STATE_FILE
         if stage.is_done():
             remove(state)
             log(f"{output} is already complete.")
             return
-        grey = _normalised(coarsen(view, config.network.downsample, labels=False), config.network)
+        coarse = coarsen(view, config.network.downsample, labels=False)
+        framing = Framing.of(config, number, coarse.shape, coarse.voxel_size)
+        grey = _normalised(coarse, config.network)
         voxel_size = volume.voxel_size
         if voxel_size is None:
             log("The image states no voxel size and data.voxel_size is empty: seeds are placed as for cubic voxels.")
@@ -74,13 +86,13 @@ def run_tile(
     from ffn.inference.executor import load_executor
 
     executor = load_executor(config.network, checkpoint, config.inference.intra_op_threads)
-    canvas = Canvas(grey, FloodOptions.of(config.network, config.inference), executor)
+    canvas = _canvas(config, framing, grey, executor)
     if stage.started_marker.exists() and state.exists():
         seeds = restore_state(state, canvas)
         log(f"{output}: continuing at seed {canvas.next_seed} of {len(seeds)}, {canvas.counters['fovs']} FOVs done")
     else:
         with open_image(image, box=box, voxel_size=config.data.voxel_size) as view:
-            seeds = _seeds(view, config.network)
+            seeds = framing.seeds(_seeds(view, config))
         _check_seeds(seeds, image, box, may_be_empty)
         _refuse_foreign(stage)
         # Claimed only now: a mistake found above leaves no trace of settings that never worked.
@@ -88,7 +100,7 @@ def run_tile(
         save_state(state, canvas, seeds)
     timing = _flood(canvas, seeds, state, config.inference.checkpoint_every_s, output.name)
     timing["network_seconds"] = executor.seconds
-    _write(output, canvas, box, config.network.downsample, voxel_size, timing)
+    _write(output, canvas, framing, box, config.network.downsample, voxel_size, timing)
     stage.finish(segments=len(canvas.segments), fovs=canvas.counters["fovs"])
     remove(state)
     share = canvas.counters["voxels_segmented"] / canvas.image.size
@@ -96,6 +108,14 @@ def run_tile(
         f"{output}: {len(canvas.segments)} segments, {share:.1%} of the voxels, {canvas.counters['fovs']} FOVs, "
         f"{timing['fovs_per_s']:.1f} FOVs/s"
     )
+
+
+def _canvas(config: Config, framing: Framing, grey: NDArray[np.float32], network: NetworkCall) -> Canvas:
+    options = FloodOptions.of(config.network, config.inference).turned(framing.orientation)
+    image, factors = framing.image(grey), framing.orientation.reordered(config.network.downsample)
+    z, y, x = image.shape
+    fine = None if factors == (1, 1, 1) else FineLabels((z, y, x), factors, options.segment)
+    return Canvas(image, options, network, fine)
 
 
 def _flood(canvas: Canvas, seeds: NDArray[np.int64], state: Path, every_s: float, label: str) -> dict[str, float]:
@@ -141,21 +161,26 @@ def _housekeeping(
 
 
 def _write(
-    output: Path, canvas: Canvas, box: Box, factors: ZYX, voxel_size: VoxelSize | None, timing: dict[str, float]
+    output: Path,
+    canvas: Canvas,
+    framing: Framing,
+    box: Box,
+    factors: ZYX,
+    voxel_size: VoxelSize | None,
+    timing: dict[str, float],
 ) -> None:
-    path = output / SEGMENTATION_FILE
-    labels = refine(canvas.finished_labels(), factors, box.shape)
-    with create_hdf5(path, LABELS, box.shape, np.uint64, voxel_size, offset=box.start) as volume:
-        volume.write(Box.of_shape(box.shape), labels)
-    voxels = np.bincount(labels.ravel().astype(np.int64), minlength=len(canvas.segments) + 1)
+    labels = framing.labels(canvas.finished_labels(), factors)[Box.of_shape(box.shape).slices]
+    write_labels(output / SEGMENTATION_FILE, labels, box, voxel_size)
+    voxels = np.bincount(labels.ravel(), minlength=len(canvas.segments) + 1)
+    seeds = framing.seeds_before(np.array([s.seed for s in canvas.segments], np.int64).reshape(-1, 3))
     origins = [
         {
             "id": s.id,
-            "seed_zyx": [p * f + f // 2 for p, f in zip(s.seed, factors, strict=True)],
+            "seed_zyx": [p * f + f // 2 for p, f in zip(seed, factors, strict=True)],
             "fovs": s.fovs,
             "voxels": int(voxels[s.id]),
         }
-        for s in canvas.segments
+        for s, seed in zip(canvas.segments, seeds.tolist(), strict=True)
     ]
     write_json(output / ORIGINS_FILE, origins)
     write_json(output / "overlaps.json", {s.id: s.overlaps for s in canvas.segments if s.overlaps})
@@ -163,7 +188,13 @@ def _write(
     write_json(output / "timing.json", timing)
 
 
-def _settings(config: Config, image: str, checkpoint: Path, box: Box) -> dict[str, Any]:
+def write_labels(path: Path, labels: NDArray[np.unsignedinteger[Any]], box: Box, voxel_size: VoxelSize | None) -> None:
+    """Write a sub-volume's labels (zyx, as large as its `box`) as the dataset `labels` of a new HDF5 file."""
+    with create_hdf5(path, LABELS, box.shape, np.uint64, voxel_size, offset=box.start) as volume:
+        volume.write(Box.of_shape(box.shape), labels.astype(np.uint64))
+
+
+def _settings(config: Config, image: str, checkpoint: Path, box: Box, number: int) -> dict[str, Any]:
     """All that decides the labels; not how often states are saved, or by how many threads."""
     inference = config.inference
     return {
@@ -172,6 +203,7 @@ def _settings(config: Config, image: str, checkpoint: Path, box: Box) -> dict[st
         "voxel_size": config.data.voxel_size,
         "checkpoint_sha256": checkpoint_fingerprint(checkpoint),
         "network": config.network.model_dump(),
+        "pass": number,
         "inference": {
             key: getattr(inference, key)
             for key in (
@@ -180,6 +212,7 @@ def _settings(config: Config, image: str, checkpoint: Path, box: Box) -> dict[st
                 "min_boundary_dist",
                 "disco_seed_threshold",
                 "seed_policy",
+                "mirror",
             )
         },
     }
@@ -192,9 +225,10 @@ def _normalised(volume: Volume, network: Network) -> NDArray[np.float32]:
     return grey
 
 
-def _seeds(view: Volume, network: Network) -> NDArray[np.int64]:
-    edges = view.voxel_size or (1.0, 1.0, 1.0)
-    return coarse_seeds(_normalised(view, network), network.downsample, network.fov, edges)
+def _seeds(view: Volume, config: Config) -> NDArray[np.int64]:
+    network, edges = config.network, view.voxel_size or (1.0, 1.0, 1.0)
+    fov = (1, 1, 1) if config.inference.mirror else network.fov
+    return coarse_seeds(_normalised(view, network), network.downsample, fov, edges)
 
 
 def _require_room(box: Box, config: Config) -> None:

@@ -1,7 +1,7 @@
 """The sub-volumes of a run's test region, each one job."""
 
 from ffn.config import Config
-from ffn.errors import GeometryError
+from ffn.errors import ConfigError, GeometryError
 from ffn.geometry import Box, overlapping_tiles
 from ffn.inference.subvolume import run_tile
 from ffn.runs import RunPaths, checkpoint_prefix, image_uri
@@ -36,16 +36,28 @@ def tiles(config: Config) -> list[Box]:
     return overlapping_tiles(box, size, overlap)
 
 
-def infer_tile(config: Config, index: int) -> None:
-    """Segment the sub-volume `index` of the run into its folder (`run_tile`). Raises GeometryError if there is none."""
+def tile_box(config: Config, index: int) -> Box:
+    """The box of one sub-volume. Raises GeometryError if there is none."""
     boxes = tiles(config)
     if not 0 <= index < len(boxes):
         raise GeometryError(f"There is no tile {index}: run {config.run} has the tiles 0 to {len(boxes) - 1}.")
+    return boxes[index]
+
+
+def infer_tile(config: Config, index: int, number: int = 0) -> None:
+    """Pass `number` over the sub-volume `index` of the run, into its folder (`run_tile`).
+
+    Raises GeometryError if there is no such sub-volume, ConfigError if there is no such pass.
+    """
+    box, paths, passes = tile_box(config, index), RunPaths.of(config), config.inference.passes
+    if not 0 <= number < passes:
+        raise ConfigError(f"There is no pass {number}: inference.passes is {passes}, so there are 0 to {passes - 1}.")
     run_tile(
         config,
         image_uri(config, config.data.test),
         checkpoint_prefix(config),
-        boxes[index],
-        RunPaths.of(config).tile(index),
-        may_be_empty=len(boxes) > 1,
+        box,
+        paths.tile(index) if passes == 1 else paths.tile_pass(index, number),
+        number=number,
+        may_be_empty=config.inference.subvolume_size is not None,
     )

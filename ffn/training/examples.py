@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from ffn.config import Augmentation, Config
 from ffn.errors import ConfigError, DataError
 from ffn.geometry import ZYX, Box
+from ffn.model.orientation import Orientation, equal_axes
 from ffn.prepare.labels import soft_labels
 from ffn.prepare.run import VALIDATION_SEED, labelled_files
 from ffn.progress import log
 from ffn.training.augment import Augmenter
-from ffn.training.orientation import Orientation, equal_axes
 from ffn.training.region import CACHE_BYTES
 from ffn.training.volume import ExampleVolume
 

@@ -5,7 +5,7 @@
 
 from ffn.volumes.base import Volume, VoxelSize
 from ffn.volumes.check import check_fov, check_labels_not_empty, check_pair
-from ffn.volumes.coarse import coarse_shape, coarsen, refine
+from ffn.volumes.coarse import coarse_shape, coarsen, interpolate
 from ffn.volumes.convert import as_labels, as_uint8
 from ffn.volumes.open import open_image, open_labels, open_volume
 from ffn.volumes.pooling import pool
@@ -26,10 +26,10 @@ __all__ = [
     "create_hdf5",
     "create_hdf5_file",
     "create_plain_hdf5",
+    "interpolate",
     "open_image",
     "open_labels",
     "open_volume",
     "parse_output",
     "pool",
-    "refine",
 ]

@@ -22,12 +22,21 @@ def coarse_shape(shape: ZYX, factors: ZYX) -> ZYX:
     return z, y, x
 
 
-def refine(values: np.ndarray, factors: ZYX, shape: ZYX) -> np.ndarray:
-    """Undo `coarsen` by repetition: `values` at the fine resolution, cut to `shape` (both zyx)."""
+def interpolate(values: np.ndarray, factors: ZYX) -> np.ndarray:
+    """Values [z, y, x] of coarse voxels at the centres of the `factors` (zyx) voxels that make each up.
+
+    Linear between the centres of the coarse voxels; constant between the outermost of them and the border.
+    """
     for axis, factor in enumerate(factors):
-        if factor > 1:
-            values = values.repeat(factor, axis)
-    return values[Box.of_shape(shape).slices]
+        if factor == 1:
+            continue
+        last = values.shape[axis] - 1
+        places = ((np.arange((last + 1) * factor) + 0.5) / factor - 0.5).clip(0, last)
+        before = np.minimum(places.astype(np.int64), max(last - 1, 0))
+        weight = (places - before).astype(values.dtype).reshape([-1 if a == axis else 1 for a in range(3)])
+        left, right = values.take(before, axis), values.take(np.minimum(before + 1, last), axis)
+        values = left + weight * (right - left)
+    return values
 
 
 class CoarseVolume(Volume):

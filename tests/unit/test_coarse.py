@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ffn.geometry import Box
-from ffn.volumes import coarse_shape, coarsen, open_volume, pool, refine
+from ffn.volumes import coarse_shape, coarsen, interpolate, open_volume, pool
 
 
 @pytest.fixture
@@ -46,9 +46,26 @@ def test_labels_take_the_most_frequent():
     assert pool(tie, (1, 2, 2), labels=True).item() == 5
 
 
-def test_refine_undoes_coarsen():
-    labels = np.arange(1, 28, dtype=np.uint64).reshape(3, 3, 3)
-    fine = refine(labels, (2, 2, 2), (5, 6, 6))
-    assert fine.shape == (5, 6, 6)
-    np.testing.assert_array_equal(fine[::2, ::2, ::2], labels)
-    assert fine[4, 5, 5] == labels[2, 2, 2]
+def test_interpolation_is_linear_between_centres_and_constant_beyond():
+    values = np.array([0.0, 8.0, 4.0], np.float32)
+    for axis in range(3):
+        shape = [1, 1, 1]
+        shape[axis] = 3
+        factors = [1, 1, 1]
+        factors[axis] = 4
+        fine = interpolate(values.reshape(shape), (factors[0], factors[1], factors[2]))
+        np.testing.assert_allclose(fine.ravel(), [0, 0, 1, 3, 5, 7, 7.5, 6.5, 5.5, 4.5, 4, 4])
+        assert fine.dtype == np.float32
+    single = interpolate(np.full((1, 1, 1), 3, np.float32), (2, 1, 2))
+    np.testing.assert_array_equal(single, np.full((2, 1, 2), 3))
+
+
+def test_interpolation_keeps_means():
+    values = np.random.default_rng(2).normal(size=(5, 6, 7))
+    fine = interpolate(values, (2, 2, 2))
+    inner = pool(fine, (2, 2, 2), labels=False)[1:-1, 1:-1, 1:-1]
+    kernel = np.array([1, 6, 1]) / 8
+    smooth = values
+    for axis in range(3):
+        smooth = np.apply_along_axis(np.convolve, axis, smooth, kernel, mode="valid")
+    np.testing.assert_allclose(inner, smooth)

@@ -13,13 +13,13 @@ from ffn.config import Augmentation, Config, Network, parse_config
 from ffn.errors import ConfigError, DataError, GeometryError, VolumeError
 from ffn.geometry import Box
 from ffn.model.logits import logit
+from ffn.model.orientation import Orientation, equal_axes
 from ffn.prepare.coordinates import CoordinateStream
 from ffn.prepare.run import VALIDATION_SEED, prepare_training
 from ffn.runs import RunPaths
 from ffn.training.examples import ExampleSource, LaneStream, patch_size
 from ffn.training.lanes import Lane, Lanes
 from ffn.training.metrics import Tally
-from ffn.training.orientation import Orientation, equal_axes
 from ffn.training.region import TrainingRegion
 from ffn.volumes import open_volume, pool
 

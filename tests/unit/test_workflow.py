@@ -97,6 +97,15 @@ def test_number_of_sub_volumes_is_known_from_the_box(inference, count):
     assert made.tile_markers(None) == [f"results/tiny/infer/tile-{i:04d}/done.json" for i in range(count)]
 
 
+def test_passes_are_jobs_of_their_own_before_the_sub_volume_is_done():
+    once, thrice = plan(), plan(inference={"passes": 3})
+    assert (once.joins_passes, once.pass_marker) == (False, once.tile_marker)
+    assert thrice.joins_passes
+    assert thrice.pass_marker == "results/tiny/infer/tile-{tile}/pass-{number}/done.json"
+    assert thrice.pass_markers == [f"results/tiny/infer/tile-{{tile}}/pass-{n}/done.json" for n in range(3)]
+    assert "{number}" in thrice.pass_log
+
+
 def test_number_of_sub_volumes_is_known_from_the_synthetic_shape():
     assert plan(data={"test": {"image": "synthetic"}}).tile_count == 6
 

@@ -72,6 +72,21 @@ def test_changed_settings_are_refused_and_the_results_kept(copied):
     assert weights.read_bytes() == before
 
 
+def test_several_passes_are_jobs_and_what_they_agree_on_is_assembled(copied):
+    run = copied.folder / RUN
+    for stage in ("infer", "assemble", "evaluate", "export", "report"):
+        shutil.rmtree(run / stage)
+    done = chain(copied, "--config", 'inference={"passes": 2, "mirror": True}')
+    assert done.returncode == 0, done.stdout
+    for tile in ("tile-0000", "tile-0001"):
+        for folder in ("", "pass-0", "pass-1"):
+            assert (run / "infer" / tile / folder / "done.json").is_file(), f"{tile}/{folder}"
+    with h5py.File(run / "assemble/segmentation.h5") as file:
+        assert file["labels"].shape == (40, 64, 64)
+    again = chain(copied, "--config", 'inference={"passes": 2, "mirror": True}')
+    assert "Nothing to be done" in again.stdout
+
+
 def test_changed_export_repeats_only_the_export(copied):
     shutil.rmtree(copied.folder / RUN / "export")
     done = chain(copied, "--config", 'export={"mips": 0}')

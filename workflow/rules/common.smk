@@ -36,6 +36,7 @@ else:
 
 wildcard_constraints:
     tile=r"\d+",
+    number=r"\d+",
     ranks=r"\d+",
     repeat=r"\d+",
     round=r"\d+",

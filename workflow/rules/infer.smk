@@ -25,9 +25,9 @@ rule infer:
         data=plan.data("test"),
         weights=plan.weights,
     output:
-        done=plan.tile_marker,
+        done=plan.pass_marker,
     log:
-        plan.log("infer/tile-{tile}"),
+        plan.pass_log,
     conda:
         "../../envs/ffn.yaml"
     threads: plan.inference_threads
@@ -38,7 +38,33 @@ rule infer:
         config=lambda wildcards, output: plan.config_file,
         launch=lambda wildcards, resources: plan.launch(resources),
         settings=plan.settings("data.test", "data.voxel_size", "network", "inference"),
+        number=lambda wildcards: wildcards.get("number", 0),
     message:
-        "Flood-filling sub-volume {wildcards.tile}"
+        "Flood-filling sub-volume {wildcards.tile}, pass {params.number}"
     shell:
-        "{params.launch} ffn infer --config {params.config:q} --tile {wildcards.tile} </dev/null 2>&1 | tee {log:q}"
+        "{params.launch} ffn infer --config {params.config:q} --tile {wildcards.tile} --pass {params.number}"
+        " </dev/null 2>&1 | tee {log:q}"
+
+
+if plan.joins_passes:
+
+    rule consensus:
+        input:
+            passes=plan.pass_markers,
+        output:
+            done=plan.tile_marker,
+        log:
+            plan.log("infer/tile-{tile}-consensus"),
+        conda:
+            "../../envs/ffn.yaml"
+        resources:
+            mem_mb=8000,
+            runtime=60,
+        params:
+            config=lambda wildcards, output: plan.config_file,
+            launch=lambda wildcards, resources: plan.launch(resources),
+            settings=plan.settings("inference"),
+        message:
+            "Keeping what the passes over sub-volume {wildcards.tile} agree on"
+        shell:
+            "{params.launch} ffn consensus --config {params.config:q} --tile {wildcards.tile} </dev/null 2>&1 | tee {log:q}"

@@ -1,0 +1,181 @@
+"""What several segmentations agree on."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ffn.assembly.consensus import Pieces, agreed, attractions, contract
+from ffn.assembly.passes import join_passes
+from ffn.cli import main
+from ffn.config import parse_config
+from ffn.errors import StageError
+from ffn.geometry import Box
+from ffn.inference.subvolume import write_labels
+from ffn.stages import Stage
+from ffn.volumes import create_hdf5, open_volume
+
+
+def row(*runs):
+    """A volume 1 x 1 x n from (label, voxels) pairs."""
+    return np.concatenate([np.full(voxels, label, np.uint32) for label, voxels in runs])[None, None]
+
+
+def joined(segmentations, agreement=0.5, smallest=3):
+    pieces = Pieces(segmentations)
+    return agreed(pieces, agreement, smallest)[pieces.places].reshape(segmentations[0].shape)
+
+
+def test_pieces_are_where_all_passes_say_the_same():
+    first, second = row((1, 4), (0, 1), (2, 5)), row((7, 6), (0, 4))
+    pieces = Pieces([first, second])
+    assert pieces.passes == 2
+    np.testing.assert_array_equal(pieces.labels[pieces.places], np.stack([first.ravel(), second.ravel()], axis=1))
+    assert dict(zip(map(tuple, pieces.labels.tolist()), pieces.voxels.tolist(), strict=True)) == {
+        (0, 7): 1,
+        (1, 7): 4,
+        (2, 0): 4,
+        (2, 7): 1,
+    }
+
+
+def test_one_pass_keeps_what_it_has():
+    labels = row((5, 4), (0, 2), (9, 7), (2, 1))
+    np.testing.assert_array_equal(joined([labels]), row((1, 4), (0, 2), (2, 7), (0, 1)))
+
+
+def test_a_leak_in_one_pass_is_outvoted():
+    good = row((1, 20), (0, 3), (2, 20))
+    leak = row((1, 43))
+    result = joined([good, leak, good[..., ::-1]])
+    assert result[0, 0, 0] != result[0, 0, -1]
+    np.testing.assert_array_equal(result, row((1, 20), (0, 3), (2, 20)))
+
+
+def test_a_gap_in_one_pass_is_bridged():
+    whole = row((4, 40), (0, 5))
+    cut = row((1, 18), (0, 2), (2, 20), (0, 5))
+    np.testing.assert_array_equal(joined([whole, cut, whole]), row((1, 40), (0, 5)))
+
+
+def test_cuts_at_different_places_heal_and_leaks_at_different_places_do_not_chain():
+    # Three neurons; each pass cuts one somewhere and joins two others.
+    truth = np.repeat([1, 2, 3], 30)
+    first, second, third = (truth.copy() for _ in range(3))
+    first[:10], first[60:] = 9, 2
+    second[35:45], second[30:60] = 9, 1
+    third[80:] = 9
+    result = joined([labels[None, None].astype(np.uint32) for labels in (first, second, third)]).ravel()
+    pairs = set(zip(truth.tolist(), result.tolist(), strict=True))
+    assert len(pairs) == 3
+    assert len({ours for _, ours in pairs}) == 3
+
+
+def test_agreement_decides_how_far_objects_reach():
+    near, far = row((1, 20), (0, 10)), row((1, 30))
+    for agreement, reach in ((0.3, 30), (0.5, 20), (1.0, 20)):
+        assert np.count_nonzero(joined([near, near, far], agreement)) == reach
+
+
+def test_nothing_in_nothing_out():
+    np.testing.assert_array_equal(joined([row((0, 9))] * 2), row((0, 9)))
+
+
+def test_attraction_by_definition():
+    labels = np.array([[1, 4, 2], [1, 5, 0], [2, 5, 2], [9, 9, 9]])
+    first, second, attraction = attractions(labels, np.array([10, 6, 8, 50]))
+    # 0-1: joined by pass 0, parted by 1, pass 2 does not see one of them; 0-2: one of three; 1-2: one of two.
+    expected = {(0, 1): 0.0, (0, 2): -8 / 3, (1, 2): 0.0}
+    got = dict(zip(zip(first.tolist(), second.tolist(), strict=True), attraction.tolist(), strict=True))
+    assert got == pytest.approx(expected)
+
+
+def literal_contraction(pieces, edges):
+    """Join the most attracted pair of clusters until there is none, looking at everything each time."""
+    clusters = [{piece} for piece in range(pieces)]
+    while True:
+        sums = {
+            (i, j): sum(w for (a, b), w in edges.items() if (a in p and b in q) or (a in q and b in p))
+            for i, p in enumerate(clusters)
+            for j, q in enumerate(clusters)
+            if i < j
+        }
+        best = max(sums, key=sums.__getitem__, default=None)
+        if best is None or sums[best] <= 0:
+            return {frozenset(cluster) for cluster in clusters}
+        clusters[best[0]] |= clusters.pop(best[1])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_contraction_is_the_greedy_one(seed):
+    random = np.random.default_rng(seed)
+    pairs = [(a, b) for a in range(12) for b in range(a + 1, 12) if random.random() < 0.5]
+    weights = random.normal(size=len(pairs))
+    first, second = np.array(pairs).T
+    clusters = contract(12, first, second, weights)
+    got = {frozenset(np.flatnonzero(clusters == c).tolist()) for c in np.unique(clusters)}
+    assert got == literal_contraction(12, dict(zip(pairs, weights, strict=True)))
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run of two passes over one sub-volume, both finished, the second with a leak."""
+    shape = (10, 10, 40)
+    with create_hdf5(tmp_path / "image.h5", "image", shape, np.uint8, (10.0, 10.0, 10.0)):
+        pass
+    config = parse_config(
+        {
+            "run": "agree",
+            "results": str(tmp_path / "results"),
+            "data": {"test": {"image": f"{tmp_path / 'image.h5'}:image"}},
+            "network": {"fov": [9, 9, 9], "deltas": [2, 2, 2]},
+            "inference": {"checkpoint": "unused", "passes": 3, "min_segment_size": 100},
+        }
+    )
+    truth = np.zeros(shape, np.uint32)
+    truth[..., :19], truth[..., 21:] = 1, 2
+    leak = np.ones(shape, np.uint32)
+    for number, labels in enumerate((truth, leak, truth)):
+        folder = tmp_path / "results/agree/infer/tile-0000" / f"pass-{number}"
+        folder.mkdir(parents=True)
+        write_labels(folder / "segmentation.h5", labels, Box.of_shape(shape), (10.0, 10.0, 10.0))
+        Stage(folder, {"box": str(Box.of_shape(shape)), "pass": number}).finish()
+    return config, truth, tmp_path / "results/agree/infer/tile-0000"
+
+
+def test_stage(run):
+    config, truth, folder = run
+    join_passes(config, 0)
+    with open_volume(f"{folder}/segmentation.h5:labels") as labels:
+        assert (labels.dtype, labels.voxel_size) == (np.uint64, (10.0, 10.0, 10.0))
+        np.testing.assert_array_equal(labels[...], truth)
+    assert json.loads((folder / "origins.json").read_text()) == [
+        {"id": 1, "voxels": 1900},
+        {"id": 2, "voxels": 1900},
+    ]
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    join_passes(config, 0)
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
+def test_stage_refuses_unfinished_and_foreign_passes(run):
+    config, _, folder = run
+    marker = folder / "pass-1" / "done.json"
+    content = marker.read_text()
+    marker.unlink()
+    with pytest.raises(StageError, match=r"Pass 1 over sub-volume 0 .* --tile 0 --pass 1"):
+        join_passes(config, 0)
+    Stage(marker.parent, {"box": "0:1,0:1,0:1"}).finish()
+    with pytest.raises(StageError, match="holds the box 0:1,0:1,0:1"):
+        join_passes(config, 0)
+    marker.write_text(content)
+    join_passes(config, 0)
+    marker.write_text(content.replace('"hash": "', '"hash": "0'))
+    with pytest.raises(StageError, match="holds results of another configuration"):
+        join_passes(config, 0)
+
+
+def test_a_box_alone_has_no_passes(capsys):
+    with pytest.raises(SystemExit):
+        main(["infer", "--config", "c.yaml", "--image", "i.h5:image", "--pass", "1"])
+    assert "--pass goes with --tile" in capsys.readouterr().err
