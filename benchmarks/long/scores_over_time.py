@@ -19,6 +19,7 @@ import ffn.model  # noqa: F401  (before TensorFlow)
 import numpy as np
 from matplotlib.figure import Figure
 
+from ffn.assembly.passes import join_passes
 from ffn.assembly.run import assemble
 from ffn.config import Config, load_config, parse_config
 from ffn.errors import StageError
@@ -73,7 +74,10 @@ def _scores_at(config: Config, step: int, prefix: Path, output: Path) -> dict:
     values["inference"]["checkpoint"] = str(kept)
     then = parse_config(values, f"step {step}")
     for index in range(len(tiles(then))):
-        infer_tile(then, index)
+        for number in range(then.inference.passes):
+            infer_tile(then, index, number)
+        if then.inference.passes > 1:
+            join_passes(then, index)
     assemble(then)
     evaluate_run(then)
     return json.loads(RunPaths.of(then).scores.read_text(encoding="utf-8"))

@@ -26,8 +26,11 @@ def test_plan(snakemake, profile, config):
     expected = set(STAGES)
     expected |= {"synth"} if config is None else set()
     expected |= {"fetch"} if config not in (None, "snemi3d") else set()
+    expected |= {"consensus"} if config == "fib25_split" else set()
     expected -= {"prepare", "train"} if config == "fib25_released" else set()
     assert set(planned) == expected
+    if config == "fib25_split":
+        assert (planned["infer"], planned["consensus"]) == (4, 1)
     assert ("aprun -n" in done.stdout) == (profile == "theta")
 
 
@@ -93,7 +96,7 @@ rule count:
     done = snakemake("-n", "--cores", "1")
     assert done.returncode == 0, done.stdout
     assert set(jobs(done.stdout)) == {
-        "count", "ffn_fetch", "ffn_prepare", "ffn_train", "ffn_infer", "ffn_assemble",
+        "count", "ffn_fetch", "ffn_prepare", "ffn_train", "ffn_infer", "ffn_consensus", "ffn_assemble",
     }  # fmt: skip
 
 
