@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+_ROUNDING = 1e-9
 _REACH = 2
 _LEAST_ERROR = 0.1
 
@@ -38,7 +39,8 @@ def best_between(powers: NDArray[np.int64], scores: NDArray[np.float64]) -> floa
     if np.count_nonzero(near) < 3:
         return float(best)
     curve, slope, _ = np.polyfit(powers[near] - best, scores[near], 2)
-    if curve >= 0:
+    # Of scores on a straight line rounding would decide, differently on every processor.
+    if curve >= -_ROUNDING * np.ptp(scores[near]):
         return float(best)
     return best + float(np.clip(-slope / (2 * curve), -1, 1))
 
