@@ -1,14 +1,13 @@
 """The passes over a sub-volume become one segmentation of it, in the sub-volume's own folder."""
 
-import json
 from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ffn.assembly.consensus import Pieces, agreed
+from ffn.assembly.finished import finished_hash
 from ffn.config import Config
-from ffn.errors import StageError
 from ffn.files import write_json
 from ffn.geometry import Box
 from ffn.inference.subvolume import LABELS, ORIGINS_FILE, SEGMENTATION_FILE, write_labels
@@ -63,17 +62,6 @@ def _labels(uris: list[str], progress: Progress) -> Iterator[NDArray[np.unsigned
 
 
 def _finished(config: Config, index: int, number: int, box: Box) -> str:
-    """The hash of a finished pass's settings."""
-    marker = RunPaths.of(config).tile_pass(index, number) / "done.json"
-    if not marker.exists():
-        raise StageError(
-            f"Pass {number} over sub-volume {index} of run {config.run} is not finished: {marker} is missing. "
-            f"Run `ffn infer --config FILE --tile {index} --pass {number}` first."
-        )
-    record = json.loads(marker.read_text(encoding="utf-8"))
-    if record["settings"]["box"] != str(box):
-        raise StageError(
-            f"{marker.parent} holds the box {record['settings']['box']}, but sub-volume {index} is now {box}. "
-            "Delete the folder or choose another run name, and run the inference again."
-        )
-    return str(record["hash"])
+    what = f"Pass {number} over sub-volume {index} of run {config.run}"
+    command = f"ffn infer --config FILE --tile {index} --pass {number}"
+    return finished_hash(RunPaths.of(config).tile_pass(index, number), box, what, command)

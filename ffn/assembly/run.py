@@ -7,10 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ffn.assembly.fill import Filling
+from ffn.assembly.finished import finished_hash
 from ffn.assembly.reconcile import Equivalence, count_pairs, equivalences, global_ids, overlapping_pairs
 from ffn.assembly.write import LABELS, LabelledTile, write_segmentation
 from ffn.config import Config
-from ffn.errors import ConfigError, StageError
+from ffn.errors import ConfigError
 from ffn.files import write_json
 from ffn.geometry import ZYX, Box
 from ffn.inference.subvolume import ORIGINS_FILE, SEGMENTATION_FILE
@@ -99,18 +100,6 @@ def find_equivalences(
 
 
 def _finished(config: Config, index: int, folder: Path, box: Box) -> str:
-    """The hash of a finished sub-volume's settings."""
-    marker = folder / "done.json"
-    if not marker.exists():
-        raise StageError(
-            f"Sub-volume {index} ({box}) of run {config.run} is not finished: {marker} is missing. "
-            f"Run `ffn infer --config FILE --tile {index}` first."
-        )
-    record = json.loads(marker.read_text(encoding="utf-8"))
-    there = record["settings"]["box"]
-    if there != str(box):
-        raise StageError(
-            f"{folder} holds the box {there}, but sub-volume {index} of this configuration is {box}. "
-            "Delete the folder or choose another run name, and run the inference again."
-        )
-    return str(record["hash"])
+    command = "consensus" if config.inference.passes > 1 else "infer"
+    what = f"Sub-volume {index} ({box}) of run {config.run}"
+    return finished_hash(folder, box, what, f"ffn {command} --config FILE --tile {index}")

@@ -7,6 +7,7 @@ import pytest
 
 from ffn.assembly.consensus import Pieces, agreed, attractions, contract
 from ffn.assembly.passes import join_passes
+from ffn.assembly.run import assemble
 from ffn.cli import main
 from ffn.config import parse_config
 from ffn.errors import StageError
@@ -173,6 +174,11 @@ def test_stage_refuses_unfinished_and_foreign_passes(run):
     marker.write_text(content.replace('"hash": "', '"hash": "0'))
     with pytest.raises(StageError, match="holds results of another configuration"):
         join_passes(config, 0)
+
+
+def test_assembly_names_the_consensus_that_is_missing(run):
+    with pytest.raises(StageError, match=r"Sub-volume 0 .* is not finished.*`ffn consensus .* --tile 0`"):
+        assemble(run[0])
 
 
 def test_a_box_alone_has_no_passes(capsys):
