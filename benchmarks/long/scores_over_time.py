@@ -17,21 +17,19 @@ import ffn.model  # noqa: F401  (before TensorFlow)
 
 # isort: split
 import numpy as np
+from _checkpoints import average_at, fovs_per_step, kept_checkpoints
 from matplotlib.figure import Figure
 
 from ffn.assembly.passes import join_passes
 from ffn.assembly.run import assemble
 from ffn.config import Config, load_config, parse_config
-from ffn.errors import StageError
 from ffn.evaluation.run import evaluate_run
 from ffn.inference.tiles import infer_tile, tiles
-from ffn.model.checkpoint import load_weights, read_tensors, save_weights
-from ffn.model.network import build_network
+from ffn.model.checkpoint import save_weights
 from ffn.progress import log
 from ffn.runs import RunPaths
 from ffn.scaling.outcomes import read_columns
 from ffn.scaling.outputs import BLUE, GREEN, RED, save_figure, write_table
-from ffn.training.optimizer import Updater
 
 COLUMNS = ("step", "fovs", "minutes", "voi_all", "voi_left_out", "are_left_out", "covered")
 
@@ -44,22 +42,16 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder for the curve and what it takes")
     args = parser.parse_args()
     config = load_config(args.config)
-    train = RunPaths.of(config).train
-    if not (train / "done.json").exists():
-        raise StageError(f"{train} is not finished: run the workflow with this configuration first.")
-    found = sorted(path for path in (train / "checkpoints").glob("step-*") if path.name[5:].isdigit())
-    weights = {int(path.name[5:]): path / "weights" for path in found[args.every - 1 :: args.every]}
-    weights[config.training.steps] = train / "model.ckpt"
-    timing = read_columns(train / "timing.csv", ("step", "seconds"))
-    training = config.training
-    per_step = training.batch * training.accumulate * training.virtual_workers * training.ranks
+    timing = read_columns(RunPaths.of(config).train / "timing.csv", ("step", "seconds"))
     rows: list[list[float]] = []
-    for step, prefix in weights.items():
+    for step, prefix in kept_checkpoints(config, args.every).items():
         scores = _scores_at(config, step, prefix, args.output)
         out, both = scores["excluded"], scores["object"]
         # Rows are written every training.log_every steps, which need not be those of the checkpoints.
         minutes = float(np.interp(step, timing["step"], timing["seconds"])) / 60
-        rows.append([step, step * per_step, minutes, both["voi"], out["voi"], out["are"], scores["coverage"]])
+        rows.append(
+            [step, step * fovs_per_step(config), minutes, both["voi"], out["voi"], out["are"], scores["coverage"]]
+        )
         log(f"step {step}: {json.dumps(dict(zip(COLUMNS, rows[-1], strict=True)))}")
         write_table(args.output / "scores.csv", COLUMNS, rows)
         _draw(rows, config.run, args.output / "scores.png")
@@ -68,7 +60,8 @@ def main() -> None:
 def _scores_at(config: Config, step: int, prefix: Path, output: Path) -> dict:
     kept = output / f"step-{step:08d}.ckpt"
     if not kept.with_name(kept.name + ".index").exists():
-        _keep_average(config, prefix, kept)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        save_weights(average_at(config, prefix), kept)
     values = config.model_dump(mode="json")
     values |= {"run": f"step-{step:08d}", "results": str(output)}
     values["inference"]["checkpoint"] = str(kept)
@@ -81,21 +74,6 @@ def _scores_at(config: Config, step: int, prefix: Path, output: Path) -> dict:
     assemble(then)
     evaluate_run(then)
     return json.loads(RunPaths.of(then).scores.read_text(encoding="utf-8"))
-
-
-def _keep_average(config: Config, prefix: Path, target: Path) -> None:
-    """Write the weights that a run which ended at this checkpoint would have kept."""
-    model = build_network(config.network.depth, config.network.features, config.seed)
-    load_weights(model, prefix)
-    tensors = read_tensors(prefix)
-    slots = [tensors[name] for name in sorted(tensors) if name.startswith("optimizer/")]
-    if slots:
-        updater = Updater(config.training, model)
-        for slot, variable in zip(slots, updater.variables, strict=True):
-            variable.assign(slot)
-        model.set_weights(updater.kept_weights())
-    target.parent.mkdir(parents=True, exist_ok=True)
-    save_weights(model, target)
 
 
 def _draw(rows: list[list[float]], title: str, path: Path) -> None:

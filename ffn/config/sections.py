@@ -182,6 +182,15 @@ class Inference(Section):
         "final", description="Weights of the own training: those it ended with, or the best on data.validation."
     )
     segment_threshold: Probability = Field(0.6, description="Object map from which a voxel belongs to the object.")
+    move_threshold: Probability | None = Field(
+        None,
+        description="Object map needed to move to a place; empty = network.move_threshold. A higher one "
+        "leaks less into neighbours.",
+    )
+    deltas: Offset | None = Field(
+        None,
+        description="Step of the field of view; empty = network.deltas. Larger steps take fewer fields of view.",
+    )
     min_segment_size: Positive = Field(1000, description="Smaller objects are dropped.")
     min_boundary_dist: Offset = Field((1, 1, 1), description="No seed with a segment this near.")
     disco_seed_threshold: float = Field(
@@ -283,6 +292,7 @@ class Config(Section):
             problems.append("inference.weights is `best`, but data.validation is empty: nothing says which are best.")
         if self.study.lr_study.judged_on == "validation" and self.data.validation is None:
             problems.append("study.lr_study.judged_on is validation, but data.validation is empty.")
+        problems += _not_fillable(self.network, self.inference)
         size, overlap = self.inference.subvolume_size, self.inference.subvolume_overlap
         if size is not None:
             for axis, s, o, f in zip("zyx", size, overlap, self.network.fov_in_image_voxels, strict=True):
@@ -293,6 +303,20 @@ class Config(Section):
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+
+def _not_fillable(network: Network, inference: Inference) -> list[str]:
+    problems = [
+        f"inference.deltas {delta} along {axis} leaves the fov {size}; use at most {size // 2}."
+        for axis, size, delta in zip("zyx", network.fov, inference.deltas or network.deltas, strict=True)
+        if delta > size // 2
+    ]
+    if inference.move_threshold is not None and network.init_activation < inference.move_threshold:
+        problems.append(
+            f"network.init_activation {network.init_activation} is below inference.move_threshold "
+            f"{inference.move_threshold}: no object would ever grow. Lower the threshold."
+        )
+    return problems
 
 
 def _not_held_out(data: Data) -> list[str]:

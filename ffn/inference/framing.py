@@ -1,12 +1,15 @@
-"""How one flood fill sees its sub-volume: with or without a mirrored rim, and turned one way or another.
+"""How one flood fill sees its sub-volume: pooled from one voxel or another, with or without a mirrored rim, and turned.
 
-    sub-volume ─> mirrored rim around it ─> turned ─> flood fill ─> turned back ─> rim cut off
+    sub-volume ─> pooled ─> mirrored rim around it ─> turned ─> flood fill ─> turned back ─> rim cut off
 
 A field of view has to lie within the image, so near the faces the network is asked only from inside, and it leaves
 much of a rim as wide as half a field of view empty. With `inference.mirror` the image goes on beyond the faces as in a
-mirror. Passes beyond the first see it turned: their mistakes fall in other places (`ffn.assembly.consensus`).
+mirror. Passes beyond the first see it turned: their mistakes fall in other places (`ffn.assembly.consensus`). Where
+`network.downsample` pools voxels, each pass also begins to count at another one, so that together they know a boundary
+better than to a network voxel.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,34 +18,50 @@ from numpy.typing import NDArray
 from ffn.config import Config
 from ffn.geometry import ZYX
 from ffn.model.orientation import Orientation, equal_axes
-from ffn.volumes import VoxelSize
+from ffn.volumes import Volume, VoxelSize, coarse_shape, coarse_voxel_size, coarsen, phases
 
 
 @dataclass(frozen=True)
 class Framing:
-    """Arrays and positions of a sub-volume, and of what the flood fill sees of it; all in network voxels.
+    """Arrays and positions of a sub-volume, and of what the flood fill sees of it.
 
     Attributes:
-        shape: Of the sub-volume, zyx.
-        rim: Mirrored voxels at each face, zyx.
+        size: Of the sub-volume in image voxels, zyx.
+        factors: Image voxels in one network voxel, zyx.
+        phase: Image voxels by which the first network voxel begins before the sub-volume, zyx.
+        rim: Mirrored network voxels at each face, zyx.
         orientation: How the whole is turned.
     """
 
-    shape: ZYX
+    size: ZYX
+    factors: ZYX
+    phase: ZYX
     rim: ZYX
     orientation: Orientation
 
     @classmethod
-    def of(cls, config: Config, number: int, shape: ZYX, voxel_size: VoxelSize | None) -> "Framing":
-        """Pass `number` of a sub-volume of this shape; `voxel_size` is that of a network voxel."""
-        z, y, x = (size // 2 for size in config.network.fov) if config.inference.mirror else (0, 0, 0)
-        return cls(shape, (z, y, x), Orientation.listed(equal_axes(config.network, voxel_size))[number])
+    def of(cls, config: Config, number: int, size: ZYX, voxel_size: VoxelSize | None) -> "Framing":
+        """Pass `number` of a sub-volume of this size; `voxel_size` is that of an image voxel."""
+        network, factors = config.network, config.network.downsample
+        z, y, x = (n // 2 for n in network.fov) if config.inference.mirror else (0, 0, 0)
+        starts = phases(factors)
+        ways = Orientation.listed(equal_axes(network, coarse_voxel_size(voxel_size, factors)))
+        return cls(size, factors, starts[number % len(starts)], (z, y, x), ways[number])
+
+    @property
+    def shape(self) -> ZYX:
+        """Of the sub-volume in network voxels, zyx."""
+        return coarse_shape(self.size, self.factors, self.phase)
 
     @property
     def wide(self) -> ZYX:
         """Shape with the rim, not turned."""
         z, y, x = (n + 2 * r for n, r in zip(self.shape, self.rim, strict=True))
         return z, y, x
+
+    def pooled(self, volume: Volume) -> Volume:
+        """The sub-volume's image in network voxels."""
+        return coarsen(volume, self.factors, labels=False, phase=self.phase)
 
     def image(self, grey: NDArray[np.float32]) -> NDArray[np.float32]:
         """What is seen of the grey values, float32 zyx."""
@@ -57,12 +76,15 @@ class Framing:
         """The inverse of `seeds`, in the order of `seen`."""
         return self.orientation.positions_before(seen, self.wide) - np.array(self.rim)
 
-    def labels(self, seen: NDArray[np.uint32], factors: ZYX) -> NDArray[np.uint32]:
-        """Labels of the sub-volume itself, in image voxels of which `factors` (zyx) make one network voxel.
+    def labels(self, seen: NDArray[np.uint32]) -> NDArray[np.uint32]:
+        """Labels of the sub-volume itself, from those that the flood fill made; both in image voxels."""
+        starts = [r * f + p for r, f, p in zip(self.rim, self.factors, self.phase, strict=True)]
+        return self.orientation.undo(seen)[tuple(slice(a, a + n) for a, n in zip(starts, self.size, strict=True))]
 
-        Args:
-            seen: As the flood fill made them, in image voxels too.
-            factors: As in the sub-volume.
-        """
-        inner = [slice(r * f, (r + n) * f) for r, n, f in zip(self.rim, self.shape, factors, strict=True)]
-        return self.orientation.undo(seen)[tuple(inner)]
+    def in_image(self, position: Sequence[int]) -> ZYX:
+        """The image voxel, counted in the sub-volume, in the middle of a network voxel of it."""
+        z, y, x = (
+            min(max(p * f + f // 2 - start, 0), n - 1)
+            for p, f, start, n in zip(position, self.factors, self.phase, self.size, strict=True)
+        )
+        return z, y, x

@@ -37,10 +37,10 @@ class FloodOptions:
     def of(cls, network: Network, inference: Inference) -> "FloodOptions":
         return cls(
             fov=network.fov,
-            deltas=network.deltas,
+            deltas=network.deltas if inference.deltas is None else inference.deltas,
             init=logit(network.init_activation),
             pad=logit(network.pad_value),
-            move=logit(network.move_threshold),
+            move=logit(network.move_threshold if inference.move_threshold is None else inference.move_threshold),
             segment=logit(inference.segment_threshold),
             min_segment_size=inference.min_segment_size,
             min_boundary_dist=inference.min_boundary_dist,

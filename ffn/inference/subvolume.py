@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ffn.config import Config, Network
 from ffn.errors import DataError, GeometryError, StageError
 from ffn.files import remove, write_json
-from ffn.geometry import ZYX, Box
+from ffn.geometry import Box
 from ffn.inference.canvas import Canvas, NetworkCall
 from ffn.inference.fine import FineLabels
 from ffn.inference.fingerprint import checkpoint_fingerprint
@@ -32,7 +32,7 @@ from ffn.inference.state import restore_state, save_state
 from ffn.prepare.seeds import coarse_seeds
 from ffn.progress import Progress, log
 from ffn.stages import Stage
-from ffn.volumes import Volume, VoxelSize, coarsen, create_hdf5, open_image
+from ffn.volumes import Volume, VoxelSize, create_hdf5, open_image
 
 LABELS = "labels"
 SEGMENTATION_FILE = "segmentation.h5"
@@ -76,9 +76,8 @@ def run_tile(
             remove(state)
             log(f"{output} is already complete.")
             return
-        coarse = coarsen(view, config.network.downsample, labels=False)
-        framing = Framing.of(config, number, coarse.shape, coarse.voxel_size)
-        grey = _normalised(coarse, config.network)
+        framing = Framing.of(config, number, view.shape, view.voxel_size)
+        grey = _normalised(framing.pooled(view), config.network)
         voxel_size = volume.voxel_size
         if voxel_size is None:
             log("The image states no voxel size and data.voxel_size is empty: seeds are placed as for cubic voxels.")
@@ -92,7 +91,7 @@ def run_tile(
         log(f"{output}: continuing at seed {canvas.next_seed} of {len(seeds)}, {canvas.counters['fovs']} FOVs done")
     else:
         with open_image(image, box=box, voxel_size=config.data.voxel_size) as view:
-            seeds = framing.seeds(_seeds(view, config))
+            seeds = framing.seeds(_seeds(view, framing, config))
         _check_seeds(seeds, image, box, may_be_empty)
         _refuse_foreign(stage)
         # Claimed only now: a mistake found above leaves no trace of settings that never worked.
@@ -100,7 +99,7 @@ def run_tile(
         save_state(state, canvas, seeds)
     timing = _flood(canvas, seeds, state, config.inference.checkpoint_every_s, output.name)
     timing["network_seconds"] = executor.seconds
-    _write(output, canvas, framing, box, config.network.downsample, voxel_size, timing)
+    _write(output, canvas, framing, box, voxel_size, timing)
     stage.finish(segments=len(canvas.segments), fovs=canvas.counters["fovs"])
     remove(state)
     share = canvas.counters["voxels_segmented"] / canvas.image.size
@@ -112,7 +111,7 @@ def run_tile(
 
 def _canvas(config: Config, framing: Framing, grey: NDArray[np.float32], network: NetworkCall) -> Canvas:
     options = FloodOptions.of(config.network, config.inference).turned(framing.orientation)
-    image, factors = framing.image(grey), framing.orientation.reordered(config.network.downsample)
+    image, factors = framing.image(grey), framing.orientation.reordered(framing.factors)
     z, y, x = image.shape
     fine = None if factors == (1, 1, 1) else FineLabels((z, y, x), factors, options.segment)
     return Canvas(image, options, network, fine)
@@ -165,18 +164,17 @@ def _write(
     canvas: Canvas,
     framing: Framing,
     box: Box,
-    factors: ZYX,
     voxel_size: VoxelSize | None,
     timing: dict[str, float],
 ) -> None:
-    labels = framing.labels(canvas.finished_labels(), factors)[Box.of_shape(box.shape).slices]
+    labels = framing.labels(canvas.finished_labels())
     write_labels(output / SEGMENTATION_FILE, labels, box, voxel_size)
     voxels = np.bincount(labels.ravel(), minlength=len(canvas.segments) + 1)
     seeds = framing.seeds_before(np.array([s.seed for s in canvas.segments], np.int64).reshape(-1, 3))
     origins = [
         {
             "id": s.id,
-            "seed_zyx": [p * f + f // 2 for p, f in zip(seed, factors, strict=True)],
+            "seed_zyx": framing.in_image(seed),
             "fovs": s.fovs,
             "voxels": int(voxels[s.id]),
         }
@@ -208,6 +206,8 @@ def _settings(config: Config, image: str, checkpoint: Path, box: Box, number: in
             key: getattr(inference, key)
             for key in (
                 "segment_threshold",
+                "move_threshold",
+                "deltas",
                 "min_segment_size",
                 "min_boundary_dist",
                 "disco_seed_threshold",
@@ -225,10 +225,10 @@ def _normalised(volume: Volume, network: Network) -> NDArray[np.float32]:
     return grey
 
 
-def _seeds(view: Volume, config: Config) -> NDArray[np.int64]:
+def _seeds(view: Volume, framing: Framing, config: Config) -> NDArray[np.int64]:
     network, edges = config.network, view.voxel_size or (1.0, 1.0, 1.0)
     fov = (1, 1, 1) if config.inference.mirror else network.fov
-    return coarse_seeds(_normalised(view, network), network.downsample, fov, edges)
+    return coarse_seeds(_normalised(view, network), framing.factors, fov, edges, framing.phase)
 
 
 def _require_room(box: Box, config: Config) -> None:

@@ -16,6 +16,7 @@ from scipy import ndimage
 from ffn.files import write_text
 from ffn.geometry import ZYX
 from ffn.prepare.edges import edge_mask
+from ffn.volumes import coarse_shape
 
 _NOISE_SEED = 42
 _NOISE = 1e-4
@@ -93,7 +94,11 @@ def peak_seeds(
 
 
 def coarse_seeds(
-    image: NDArray[np.generic], factors: ZYX, fov: ZYX, voxel_size: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    image: NDArray[np.generic],
+    factors: ZYX,
+    fov: ZYX,
+    voxel_size: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    phase: ZYX = (0, 0, 0),
 ) -> NDArray[np.int64]:
     """The `peaks` of the image as voxels of the network, of which each covers `factors` image voxels.
 
@@ -104,13 +109,14 @@ def coarse_seeds(
         factors: As for `ffn.volumes.coarsen`.
         fov: Field of view z, y, x in network voxels; a seed keeps fov//2 of them to every face.
         voxel_size: Of the image, as for `distance_to_edges`.
+        phase: As for `ffn.volumes.coarsen`.
 
     Returns:
         int64 [n, 3], network voxels z, y, x, ascending, each once.
     """
-    found = np.unique(peaks(image, voxel_size) // np.array(factors), axis=0)
-    shape = tuple(-(-size // factor) for size, factor in zip(image.shape, factors, strict=True))
-    return _with_room(found, fov, shape)
+    found = np.unique((peaks(image, voxel_size) + np.array(phase)) // np.array(factors), axis=0)
+    z, y, x = image.shape
+    return _with_room(found, fov, coarse_shape((z, y, x), factors, phase))
 
 
 def _with_room(found: NDArray[np.int64], fov: ZYX, shape: tuple[int, ...]) -> NDArray[np.int64]:

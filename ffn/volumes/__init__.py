@@ -5,7 +5,7 @@
 
 from ffn.volumes.base import Volume, VoxelSize
 from ffn.volumes.check import check_fov, check_labels_not_empty, check_pair
-from ffn.volumes.coarse import coarse_shape, coarsen, interpolate
+from ffn.volumes.coarse import coarse_shape, coarse_voxel_size, coarsen, interpolate, phases
 from ffn.volumes.convert import as_labels, as_uint8
 from ffn.volumes.open import open_image, open_labels, open_volume
 from ffn.volumes.pooling import pool
@@ -22,6 +22,7 @@ __all__ = [
     "check_labels_not_empty",
     "check_pair",
     "coarse_shape",
+    "coarse_voxel_size",
     "coarsen",
     "create_hdf5",
     "create_hdf5_file",
@@ -31,5 +32,6 @@ __all__ = [
     "open_labels",
     "open_volume",
     "parse_output",
+    "phases",
     "pool",
 ]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ffn.geometry import Box
-from ffn.volumes import coarse_shape, coarsen, interpolate, open_volume, pool
+from ffn.volumes import coarse_shape, coarsen, interpolate, open_volume, phases, pool
 
 
 @pytest.fixture
@@ -33,6 +33,24 @@ def test_any_block_equals_the_whole(volume):
     box = Box((1, 2, 0), (5, 5, 4))
     np.testing.assert_array_equal(coarse.read(box), coarse[...][box.slices])
     np.testing.assert_array_equal(coarse.view(box)[...], coarse[...][box.slices])
+
+
+@pytest.mark.parametrize("phase", phases((1, 2, 3)))
+def test_counting_may_begin_before_the_corner(volume, phase):
+    values, opened = volume
+    coarse = coarsen(opened, (1, 2, 3), labels=False, phase=phase)
+    before = [(p, -(n + p) % f) for p, n, f in zip(phase, (9, 10, 11), (1, 2, 3), strict=True)]
+    expected = pool(np.pad(values, before, mode="edge"), (1, 2, 3), labels=False)
+    assert coarse.shape == expected.shape == coarse_shape((9, 10, 11), (1, 2, 3), phase)
+    np.testing.assert_array_equal(coarse[...], expected)
+    box = Box((2, 0, 1), (7, 3, 4))
+    np.testing.assert_array_equal(coarse.read(box), expected[box.slices])
+
+
+def test_phases_come_in_opposite_pairs():
+    assert phases((1, 1, 1)) == [(0, 0, 0)]
+    assert phases((1, 2, 2)) == [(0, 0, 0), (0, 1, 1), (0, 0, 1), (0, 1, 0)]
+    assert len(set(phases((2, 3, 2)))) == len(phases((2, 3, 2))) == 12
 
 
 def test_factors_of_one_change_nothing(volume):

@@ -125,6 +125,11 @@ def test_shipped_regions_to_learn_from_and_to_score_are_apart(path):
             changed(inference__subvolume_size=[32, 64, 64]),
             "inference.subvolume_size 32 along z is smaller than the fov",
         ),
+        (changed(inference__deltas=[8, 17, 8]), "inference.deltas 17 along y leaves the fov 33; use at most 16"),
+        (
+            changed(inference__move_threshold=0.97),
+            "network.init_activation 0.95 is below inference.move_threshold 0.97: no object would ever grow",
+        ),
         (changed(prepare__thresholds=[0.5, 0.2]), "thresholds must be ascending"),
         (changed(training__steps=5, training__warmup_steps=5), "warmup_steps 5 must be fewer than steps 5"),
         (changed(run="a/b"), "run is 'a/b'"),
