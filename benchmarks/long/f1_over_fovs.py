@@ -1,7 +1,7 @@
 """Held-out F1 against the fields of view seen, from the checkpoints that finished runs kept.
 
 Judges every run on the same examples, drawn from --box of the test volume of the first configuration, and writes f1.csv
-with one row for each checkpoint. The runs must not have learned from that box.
+with one row for each checkpoint. The runs must have one kind of network, and must not have learned from that box.
 
     python benchmarks/long/f1_over_fovs.py --config old.yaml new.yaml --box 150:250,0:250,0:250 --output f1
 
@@ -19,6 +19,7 @@ from _checkpoints import average_at, fovs_per_step, kept_checkpoints
 from ffn.config import Config, load_config, parse_config
 from ffn.errors import StageError
 from ffn.files import write_text
+from ffn.prepare.run import prepare_training
 from ffn.progress import log
 from ffn.training.ranks import Ranks
 from ffn.training.validation import Validation
@@ -36,9 +37,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder for f1.csv")
     args = parser.parse_args()
     configs = [load_config(path) for path in args.config]
+    judged = _judged(configs[0], args.box, args.examples, args.output)
+    prepare_training(judged)
     lines = [",".join(COLUMNS)]
     for config in configs:
-        judged = _judged(config, configs[0], args.box, args.examples)
         for step, prefix in kept_checkpoints(config, args.every).items():
             validation = Validation.of(judged, average_at(config, prefix), Ranks())
             if validation is None:
@@ -50,12 +52,13 @@ def main() -> None:
             write_text(args.output / "f1.csv", "\n".join(lines) + "\n")
 
 
-def _judged(config: Config, first: Config, box: str, examples: int) -> Config:
-    """The configuration with the held-out examples of the first one's test volume."""
+def _judged(config: Config, box: str, examples: int, output: Path) -> Config:
+    """The configuration with held-out examples of its test volume, as a run of its own."""
     values = config.model_dump(mode="json")
-    values["data"]["validation"] = {**first.data.test.model_dump(mode="json"), "box": box}
+    values |= {"run": "judged", "results": str(output)}
+    values["data"]["validation"] = {**config.data.test.model_dump(mode="json"), "box": box}
     values["training"]["validation_examples"] = examples
-    return parse_config(values, config.run)
+    return parse_config(values, "what judges")
 
 
 if __name__ == "__main__":
