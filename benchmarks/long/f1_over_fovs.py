@@ -17,7 +17,6 @@ import ffn.model  # noqa: F401  (before TensorFlow)
 from _checkpoints import average_at, fovs_per_step, kept_checkpoints
 
 from ffn.config import Config, load_config, parse_config
-from ffn.errors import StageError
 from ffn.files import write_text
 from ffn.prepare.run import prepare_training
 from ffn.progress import log
@@ -43,8 +42,7 @@ def main() -> None:
     for config in configs:
         for step, prefix in kept_checkpoints(config, args.every).items():
             validation = Validation.of(judged, average_at(config, prefix), Ranks())
-            if validation is None:
-                raise StageError("There is nothing to judge on.")
+            assert validation is not None  # `judged` has a region for it
             measures = validation.measures().as_dict()
             values = [f"{measures[name]:.4f}" for name in COLUMNS[3:]]
             lines.append(",".join([config.run, str(step), str(step * fovs_per_step(config)), *values]))

@@ -138,11 +138,11 @@ class Network(Section):
 
     @model_validator(mode="after")
     def _fov_is_movable(self) -> "Network":
-        for axis, size, delta in zip("zyx", self.fov, self.deltas, strict=True):
+        for axis, size in zip("zyx", self.fov, strict=True):
             if size % 2 == 0:
                 raise ValueError(f"fov {size} along {axis} is even; use an odd number such as {size + 1}.")
-            if delta > size // 2:
-                raise ValueError(f"deltas {delta} along {axis} leaves the fov {size}; use at most {size // 2}.")
+        if problems := _beyond_fov("deltas", self.deltas, self.fov):
+            raise ValueError("\n".join(problems))
         return self
 
 
@@ -292,7 +292,7 @@ class Config(Section):
             problems.append("inference.weights is `best`, but data.validation is empty: nothing says which are best.")
         if self.study.lr_study.judged_on == "validation" and self.data.validation is None:
             problems.append("study.lr_study.judged_on is validation, but data.validation is empty.")
-        problems += _not_fillable(self.network, self.inference)
+        problems += _cannot_grow(self.network, self.inference)
         size, overlap = self.inference.subvolume_size, self.inference.subvolume_overlap
         if size is not None:
             for axis, s, o, f in zip("zyx", size, overlap, self.network.fov_in_image_voxels, strict=True):
@@ -305,18 +305,23 @@ class Config(Section):
         return self
 
 
-def _not_fillable(network: Network, inference: Inference) -> list[str]:
-    problems = [
-        f"inference.deltas {delta} along {axis} leaves the fov {size}; use at most {size // 2}."
-        for axis, size, delta in zip("zyx", network.fov, inference.deltas or network.deltas, strict=True)
-        if delta > size // 2
-    ]
+def _cannot_grow(network: Network, inference: Inference) -> list[str]:
+    """Why no flood fill would get anywhere with what inference sets differently."""
+    problems = [] if inference.deltas is None else _beyond_fov("inference.deltas", inference.deltas, network.fov)
     if inference.move_threshold is not None and network.init_activation < inference.move_threshold:
         problems.append(
             f"network.init_activation {network.init_activation} is below inference.move_threshold "
             f"{inference.move_threshold}: no object would ever grow. Lower the threshold."
         )
     return problems
+
+
+def _beyond_fov(key: str, deltas: Offset, fov: Size) -> list[str]:
+    return [
+        f"{key} {delta} along {axis} leaves the fov {size}; use at most {size // 2}."
+        for axis, size, delta in zip("zyx", fov, deltas, strict=True)
+        if delta > size // 2
+    ]
 
 
 def _not_held_out(data: Data) -> list[str]:

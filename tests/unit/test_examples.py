@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from tiny_training import settings, write_volume
 
-from ffn.config import Augmentation, Config, Network, parse_config
+from ffn.config import Augmentation, Config, parse_config
 from ffn.errors import ConfigError, DataError, GeometryError, VolumeError
 from ffn.geometry import Box
 from ffn.model.logits import logit
-from ffn.model.orientation import Orientation, equal_axes
+from ffn.model.orientation import Orientation
 from ffn.prepare.coordinates import CoordinateStream
 from ffn.prepare.run import VALIDATION_SEED, prepare_training
 from ffn.runs import RunPaths
@@ -421,16 +421,6 @@ def test_patches_that_stick_out_are_counted_and_told(folder: Path, capsys: pytes
         index = source.load(LaneStream(0, 1), index).index + 1
     assert source.left_out == fits[-1] + 1 - len(fits)
     assert capsys.readouterr().err.count("sticks out are left out") == 1
-
-
-def test_axes_that_may_be_swapped_follow_from_voxels_and_network() -> None:
-    network = Network(fov=(9, 9, 9), deltas=(2, 2, 2))
-    assert equal_axes(network, (10.0, 10.0, 10.0)) == ["z", "y", "x"]
-    assert equal_axes(network, (30.0, 10.0, 10.0)) == ["y", "x"]
-    assert equal_axes(network, None) == ["y", "x"]
-    assert equal_axes(network, (30.0, 20.0, 10.0)) == []
-    assert equal_axes(Network(fov=(9, 9, 7), deltas=(2, 2, 2)), (10.0, 10.0, 10.0)) == ["z", "y"]
-    assert equal_axes(Network(fov=(9, 9, 9), deltas=(1, 2, 2)), (10.0, 10.0, 10.0)) == ["y", "x"]
 
 
 def test_the_size_of_network_voxels_decides(tmp_path: Path) -> None:

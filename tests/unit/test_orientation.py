@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from ffn.model.orientation import Orientation
+from ffn.config import Network
+from ffn.model.orientation import Orientation, equal_axes
 
 SHAPE = (3, 4, 5)
 
@@ -28,3 +29,13 @@ def test_arrays_and_positions_turn_alike_and_back(orientation):
     moved = orientation.positions(points, SHAPE)
     np.testing.assert_array_equal(seen[tuple(moved.T)], volume[tuple(points.T)])
     np.testing.assert_array_equal(orientation.positions_before(moved, SHAPE), points)
+
+
+def test_axes_that_may_be_swapped_follow_from_voxels_and_network():
+    network = Network(fov=(9, 9, 9), deltas=(2, 2, 2))
+    assert equal_axes(network, (10.0, 10.0, 10.0)) == ["z", "y", "x"]
+    assert equal_axes(network, (30.0, 10.0, 10.0)) == ["y", "x"]
+    assert equal_axes(network, None) == ["y", "x"]
+    assert equal_axes(network, (30.0, 20.0, 10.0)) == []
+    assert equal_axes(Network(fov=(9, 9, 7), deltas=(2, 2, 2)), (10.0, 10.0, 10.0)) == ["z", "y"]
+    assert equal_axes(Network(fov=(9, 9, 9), deltas=(1, 2, 2)), (10.0, 10.0, 10.0)) == ["y", "x"]
