@@ -1,10 +1,12 @@
 """What the training benchmarks share: a small volume in place of data, and the loop against the bare step."""
 
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import ffn.model  # noqa: F401  (before TensorFlow)
@@ -14,7 +16,7 @@ import h5py
 import numpy as np
 from scipy import ndimage
 
-from ffn.config import Config
+from ffn.config import Config, parse_config
 from ffn.prepare.run import prepare_training
 from ffn.training.autotune.bare import bare_step
 from ffn.training.loop import Stopwatch, TrainingLoop
@@ -70,6 +72,25 @@ def loop_against_bare(config: Config, folder: Path, turns: int, seconds: float) 
         "fov": config.network.fov[0],
         "batch": training.batch,
     }
+
+
+def bare_side_by_side(values: dict[str, Any], processes: int, seconds: float) -> float:
+    """FOVs/s of all these processes together, each doing bare steps with the configured threads, at the same time."""
+    fresh = multiprocessing.get_context("spawn")
+    with fresh.Manager() as manager, ProcessPoolExecutor(processes, mp_context=fresh) as pool:
+        together = manager.Barrier(processes)
+        rates = [pool.submit(_bare_rate, values, seconds, together) for _ in range(processes)]
+        return sum(rate.result() for rate in rates)
+
+
+def _bare_rate(values: dict[str, Any], seconds: float, together: Barrier) -> float:
+    config = parse_config(values)
+    use_devices(config, Ranks())
+    step = bare_step(config, config.training.batch)
+    for _ in range(2):
+        step()
+    together.wait()
+    return _rate(step, config.training.batch, seconds)
 
 
 def _rate(step: Callable[[], object], fovs: int, seconds: float) -> float:

@@ -4,6 +4,9 @@ Real runs of `ffn train`, one after the other in the order ABBA..., with the net
 one JSON line; `ratio` is FOVs/s of two ranks over those of one, the median over neighbouring runs, and must be at least
 1.05. Rates are from timing.csv, without the row in which TensorFlow builds its graph. Only for machines with two cores
 or more and Horovod.
+
+What there is to gain depends on the processor: `bare_ratio` is the same for TensorFlow alone, two processes of one
+thread that know nothing of each other against one of two threads, each doing bare steps.
 """
 
 import argparse
@@ -18,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from _training import stand_in
+from _training import bare_side_by_side, stand_in
 
 from ffn.cluster.launch import launch_line
 from ffn.config import parse_config
@@ -33,23 +36,28 @@ def main() -> None:
     for name, default in (("depth", 9), ("features", 32), ("fov", 33), ("delta", 8), ("batch", 1), ("pairs", 4)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--fovs", type=int, default=40, help="fields of view that each run is timed over")
+    parser.add_argument("--bare", type=float, default=15.0, help="seconds of bare steps that are timed")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         network = {"depth": args.depth, "features": args.features, "fov": [args.fov] * 3, "deltas": [args.delta] * 3}
         values = {**stand_in(folder, args.fov), "network": network}
         prepare_training(parse_config(values))
-        pairs = []
+        pairs, bare_pairs = [], []
         for number in range(args.pairs):
             order = (1, 2) if number % 2 == 0 else (2, 1)
             rates = {ranks: _rate(folder, values, ranks, number, args) for ranks in order}
             pairs.append((rates[2], rates[1]))
+            bare = {ranks: bare_side_by_side(_values(values, ranks, args.batch), ranks, args.bare) for ranks in order}
+            bare_pairs.append((bare[2], bare[1]))
     result = {
         "name": "two_ranks_vs_one",
         "ratio": round(statistics.median(two / one for two, one in pairs), 4),
         "ratios": [round(two / one, 3) for two, one in pairs],
         "two_ranks_fovs_per_s": round(statistics.median(two for two, _ in pairs), 3),
         "one_rank_fovs_per_s": round(statistics.median(one for _, one in pairs), 3),
+        "bare_ratio": round(statistics.median(two / one for two, one in bare_pairs), 4),
+        "bare_ratios": [round(two / one, 3) for two, one in bare_pairs],
         "depth": args.depth,
         "features": args.features,
         "fov": args.fov,
@@ -58,12 +66,20 @@ def main() -> None:
     print(json.dumps(result))
 
 
+def _values(values: dict[str, Any], ranks: int, batch: int, **training: float) -> dict[str, Any]:
+    return {
+        **values,
+        "training": {"ranks": ranks, "batch": batch, **training},
+        "threads": {"intra_op": 2 // ranks},
+    }
+
+
 def _rate(folder: Path, values: dict[str, Any], ranks: int, number: int, args: argparse.Namespace) -> float:
     """FOVs/s of one training run."""
     row = max(args.fovs // (4 * ranks * args.batch), 1)
-    training = {"ranks": ranks, "batch": args.batch, "steps": 5 * row, "log_every": row, "learning_rate": 1e-4}
+    steps = {"steps": 5 * row, "log_every": row, "learning_rate": 1e-4}
     config, output = folder / f"{ranks}-{number}.yaml", folder / f"{ranks}-{number}"
-    config.write_text(yaml.safe_dump({**values, "training": training, "threads": {"intra_op": 2 // ranks}}))
+    config.write_text(yaml.safe_dump(_values(values, ranks, args.batch, **steps)))
     launch = shlex.split(launch_line("horovodrun", ranks=ranks))
     command = [*launch, str(BIN / "ffn"), "train", "--config", str(config), "--output", str(output)]
     if launch:
