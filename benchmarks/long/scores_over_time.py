@@ -47,8 +47,9 @@ def main() -> None:
     """Parse the arguments, score every checkpoint, draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True, help="of the finished run")
-    parser.add_argument("--every", type=int, default=1, metavar="K", help="every Kth checkpoint (default 1)")
-    parser.add_argument("--steps", type=int, nargs="+", metavar="N", help="only the checkpoints after these steps")
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument("--every", type=int, default=1, metavar="K", help="every Kth checkpoint (default 1)")
+    chosen.add_argument("--steps", type=int, nargs="+", metavar="N", help="only the checkpoints after these steps")
     parser.add_argument("--output", type=Path, required=True, help="folder for the curve and what it takes")
     args = parser.parse_args()
     config = load_config(args.config)

@@ -1,5 +1,3 @@
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -7,19 +5,16 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from tiny_training import settings, write_volume
+from tiny_training import config_of, settings, split, write_volume
 
 from ffn.config import Augmentation, Config, parse_config
 from ffn.errors import ConfigError, DataError, GeometryError, VolumeError
 from ffn.geometry import Box
-from ffn.model.logits import logit
 from ffn.model.orientation import Orientation
 from ffn.prepare.coordinates import CoordinateStream
 from ffn.prepare.run import VALIDATION_SEED, prepare_training
 from ffn.runs import RunPaths
 from ffn.training.examples import ExampleSource, LaneStream, patch_size
-from ffn.training.lanes import Lane, Lanes
-from ffn.training.metrics import Tally
 from ffn.training.region import TrainingRegion
 from ffn.volumes import open_volume, pool
 
@@ -29,16 +24,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
     prepare_training(parse_config(settings(folder)))
     return folder
-
-
-@pytest.fixture
-def reader() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(1) as pool:
-        yield pool
-
-
-def config_of(folder: Path, **training: Any) -> Config:
-    return parse_config(settings(folder, **training))
 
 
 def centres(config: Config) -> CoordinateStream:
@@ -126,85 +111,6 @@ def test_orientation_turns_image_and_labels_alike_about_the_centre(folder: Path)
     assert changed > 6
 
 
-def imagined_network(image: np.ndarray, object_map: np.ndarray) -> np.ndarray:
-    """Something that moves: bright voxels join the object."""
-    return np.clip(object_map + np.float32(3) * image + np.float32(3), -6, 6).astype(np.float32)
-
-
-def feed(lanes: list[Lanes], turns: int, tally: Tally) -> list[np.ndarray]:
-    """What the lanes of all ranks, in order, see at each turn."""
-    seen = []
-    for _ in range(turns):
-        turn = []
-        for rank in lanes:
-            for batch in rank.batches(tally):
-                turn.append(np.concatenate([batch.image, batch.object_map, batch.labels], axis=-1))
-                rank.update(imagined_network(batch.image, batch.object_map))
-        seen.append(np.concatenate(turn))
-    return seen
-
-
-@pytest.mark.parametrize("moves", ["fixed", "max_pred_moves", "no_step"])
-def test_two_ranks_see_the_examples_of_one_rank_with_twice_the_batch(
-    folder: Path, reader: ThreadPoolExecutor, moves: str
-) -> None:
-    wide, narrow = config_of(folder, batch=2, moves=moves), config_of(folder, batch=1, moves=moves)
-    one, two = Tally(), Tally()
-    single = feed([Lanes.of(wide, ExampleSource(wide), 0, 1, reader)], 60, one)
-    pair = [Lanes.of(narrow, ExampleSource(narrow), rank, 2, reader) for rank in (0, 1)]
-    for a, b in zip(single, feed(pair, 60, two), strict=True):
-        np.testing.assert_array_equal(a, b)
-    np.testing.assert_array_equal(one.values, two.values)
-    assert one["true_positive"] > 0
-
-
-def test_lanes_advance_independently_and_start_from_the_seed(folder: Path, reader: ThreadPoolExecutor) -> None:
-    config = config_of(folder, batch=3)
-    seen = feed([Lanes.of(config, ExampleSource(config), 0, 1, reader)], 80, Tally())
-    fresh = np.full((9, 9, 9), logit(0.05), np.float32)
-    fresh[4, 4, 4] = logit(0.95)
-    starts = [
-        [turn for turn, batch in enumerate(seen) if np.array_equal(batch[lane, ..., 1], fresh)] for lane in range(3)
-    ]
-    assert all(turns[0] == 0 and len(turns) > 1 for turns in starts)
-    assert starts[0] != starts[1] != starts[2]
-
-
-def test_the_answer_is_what_the_next_crop_shows(folder: Path, reader: ThreadPoolExecutor) -> None:
-    config = config_of(folder, batch=1)
-    lanes, tally = Lanes.of(config, ExampleSource(config), 0, 1, reader), Tally()
-    list(lanes.batches(tally))
-    answer = np.full((1, 9, 9, 9, 1), logit(0.95), np.float32)
-    lanes.update(answer)
-    (batch,) = lanes.batches(tally)  # offset (-2, -2, -2): its upper corner overlaps the first field of view
-    np.testing.assert_array_equal(batch.object_map[0, 2:, 2:, 2:, 0], answer[0, :7, :7, :7, 0])
-    assert np.all(batch.object_map[0, :2, ..., 0] == logit(0.05))
-
-
-@pytest.mark.parametrize("microbatch", [1, 2, 4, 5])
-def test_virtual_workers_see_the_examples_of_real_ones_in_parts_of_any_size(
-    folder: Path, reader: ThreadPoolExecutor, microbatch: int
-) -> None:
-    virtual = config_of(folder, virtual_workers=3, batch=2, microbatch=microbatch)
-    real = config_of(folder, batch=2)
-    one, three = Tally(), Tally()
-    single = feed([Lanes.of(virtual, ExampleSource(virtual), 0, 1, reader)], 40, one)
-    ranks = [Lanes.of(real, ExampleSource(real), rank, 3, reader) for rank in range(3)]
-    for a, b in zip(single, feed(ranks, 40, three), strict=True):
-        np.testing.assert_array_equal(a, b)
-    np.testing.assert_array_equal(one.values, three.values)
-
-
-@pytest.mark.parametrize("moves", ["fixed", "max_pred_moves"])
-def test_restored_lanes_go_on_as_the_originals(folder: Path, reader: ThreadPoolExecutor, moves: str) -> None:
-    config = config_of(folder, batch=2, moves=moves)
-    original, restored = (Lanes.of(config, ExampleSource(config), 0, 1, reader) for _ in range(2))
-    feed([original], 17, Tally())
-    restored.restore(original.state())
-    for a, b in zip(feed([original], 40, Tally()), feed([restored], 40, Tally()), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
 def test_a_region_too_large_for_memory_reads_the_same(folder: Path) -> None:
     volume = open_volume(f"{folder}/volume.h5:labels", box=Box((3, 0, 2), (33, 30, 36)))
     cached, lazy = TrainingRegion(volume), TrainingRegion(volume, cache_bytes=1000)
@@ -256,15 +162,6 @@ def test_coordinates_that_never_fit_are_reported(folder: Path, monkeypatch: pyte
         source.load(stream, first)
 
 
-def split(folder: Path, seed: int = 5, **training: Any) -> Config:
-    """Learning from the lower part of the volume, judging on the upper part."""
-    values = settings(folder, **training)
-    region = values["data"]["train"]
-    values["data"]["train"] = {**region, "box": "0:20,0:36,0:36"}
-    values["data"]["validation"] = {**region, "box": "20:36,0:36,0:36"}
-    return parse_config({**values, "run": f"split-{seed}", "seed": seed})
-
-
 def test_validation_examples_are_held_out_unchanged_and_the_same_for_every_seed(folder: Path) -> None:
     config, other = split(folder), split(folder, seed=6)
     prepare_training(config)
@@ -289,17 +186,6 @@ def test_a_run_without_a_validation_region_has_nothing_to_judge_on(folder: Path)
     assert not RunPaths.of(config_of(folder)).validation_volume.folder.exists()
     with pytest.raises(ConfigError, match=r"data\.validation is empty"):
         ExampleSource.for_validation(config_of(folder))
-
-
-def test_lanes_work_through_validation_examples(folder: Path, reader: ThreadPoolExecutor) -> None:
-    config = split(folder)
-    prepare_training(config)
-    source = ExampleSource.for_validation(config)
-    streams = [LaneStream(lane, 2) for lane in range(2)]
-    lanes = Lanes([Lane(config, source, stream, reader) for stream in streams], config.network.fov, microbatch=2)
-    tally = Tally()
-    feed([lanes], 30, tally)
-    assert tally["true_positive"] > 0
 
 
 def with_unlabelled(folder: Path, **region: str) -> Config:

@@ -11,6 +11,8 @@ import numpy as np
 import yaml
 from scipy import ndimage
 
+from ffn.config import Config, parse_config
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -47,6 +49,19 @@ def settings(folder: Path, **training: Any) -> dict[str, Any]:
         "training": {**few, **training},
         "threads": {"intra_op": 1},
     }
+
+
+def config_of(folder: Path, **training: Any) -> Config:
+    return parse_config(settings(folder, **training))
+
+
+def split(folder: Path, seed: int = 5, **training: Any) -> Config:
+    """Learning from the lower part of the volume, judging on the upper part."""
+    values = settings(folder, **training)
+    region = values["data"]["train"]
+    values["data"]["train"] = {**region, "box": "0:20,0:36,0:36"}
+    values["data"]["validation"] = {**region, "box": "20:36,0:36,0:36"}
+    return parse_config({**values, "run": f"split-{seed}", "seed": seed})
 
 
 def write_config(folder: Path, name: str = "config.yaml", **training: Any) -> Path:
