@@ -1,5 +1,6 @@
 """The configuration's documentation, generated from its model: JSON schema and a Markdown table."""
 
+import inspect
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -27,7 +28,7 @@ def table_text() -> str:
         "unless a name says otherwise. Unknown keys are refused; a key whose default is `required` must be given.",
     ]
     for name, section in _sections("", Config):
-        lines += ["", f"## {name or 'Top level'}", "", (section.__doc__ or "").strip(), ""]
+        lines += ["", f"## {name or 'Top level'}", "", _paragraphs(section), ""]
         lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
         lines += [_row(section, key, field) for key, field in section.model_fields.items()]
     return "\n".join(lines) + "\n"
@@ -50,9 +51,13 @@ def section_of(field: FieldInfo) -> type[BaseModel] | None:
 
 def _row(section: type[BaseModel], key: str, field: FieldInfo) -> str:
     inner = section_of(field)
-    meaning = field.description or ("" if inner is None else (inner.__doc__ or "").strip())
+    meaning = field.description or ("" if inner is None else _paragraphs(inner).partition("\n\n")[0])
     cells = [f"`{key}`", _type(section, key, field), _default(field), meaning]
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def _paragraphs(section: type[BaseModel]) -> str:
+    return inspect.getdoc(section) or ""
 
 
 def _type(section: type[BaseModel], key: str, field: FieldInfo) -> str:

@@ -36,6 +36,7 @@ class Calibration:
     Attributes:
         ranks, cores: processes, and cores they shared.
         alone: float64 [rounds, ranks, steps], seconds of steps side by side.
+        work: float64 [rounds, ranks, steps], seconds of the cores in the same steps.
         allreduce: bytes of single tensors to float64 [rounds, repeats], seconds.
         gradients: float64 [rounds, repeats], seconds of the gradients' own message with the work of packing it.
         together: float64 [rounds, steps], seconds of synchronous steps. No prediction uses them.
@@ -46,6 +47,7 @@ class Calibration:
     ranks: int
     cores: int
     alone: NDArray[np.float64]
+    work: NDArray[np.float64]
     allreduce: dict[int, NDArray[np.float64]]
     gradients: NDArray[np.float64]
     together: NDArray[np.float64]
@@ -69,10 +71,8 @@ class Calibration:
     def predicted_steps_s(self) -> NDArray[np.float64]:
         """Predicted seconds of a synchronous step, by what each turn measured: the slowest rank, then the gradients'
         allreduce. float64 [rounds]."""
-        slowest = [
-            expected_on_cores(list(turn), float(turn.sum(axis=1).max() / turn.shape[1]), self.cores)
-            for turn in self.alone
-        ]
+        turns = zip(self.alone, self.work, strict=True)
+        slowest = [expected_on_cores(times, work, self.cores) for times, work in turns]
         return np.array(slowest) + (np.median(self.gradients, axis=1) if self.ranks > 1 else 0.0)
 
     @property
@@ -118,18 +118,22 @@ def measure_ranks(config: Config, ranks: int, output: Path) -> None:
     tensors = gradient_bytes(config.network.depth, config.network.features)
     messages = {str(size): [size] for size in sorted({int(1000 * size) for size in cost.message_kb})}
     messages["gradients"] = [*tensors, *_EXTRA]
-    found: dict[str, Any] = {"alone": [], "together": [], "allreduce": {name: [] for name in messages}}
+    found: dict[str, Any] = {"alone": [], "work": [], "together": [], "allreduce": {name: [] for name in messages}}
     with example_reader() as reader:
         alone, together = Trainer(config, side_by_side(everyone), reader), Trainer(config, everyone, reader)
         for trainer in (alone, together):
             trainer.times(3, everyone)
-        parts: list[tuple[str, Trainer]] = [("alone", alone), ("together", together)]
         for turn in range(cost.rounds):
-            for name, trainer in parts if turn % 2 else reversed(parts):
-                found[name].append(trainer.times(cost.steps, everyone))
+            for trainer in (alone, together) if turn % 2 else (together, alone):
+                seconds = trainer.times(cost.steps, everyone)
+                if trainer is alone:
+                    found["alone"].append(seconds.wall)
+                    found["work"].append(seconds.cpu)
+                else:
+                    found["together"].append(seconds.wall)
             if ranks > 1:
-                for name, seconds in allreduce_times(everyone, messages, _ALLREDUCES, turn).items():
-                    found["allreduce"][name].append(seconds)
+                for name, repeats in allreduce_times(everyone, messages, _ALLREDUCES, turn).items():
+                    found["allreduce"][name].append(repeats)
     training = config.training
     fovs = training.virtual_workers * training.batch * training.accumulate
     facts = {"ranks": ranks, "cores": os.cpu_count() or 1, "fovs": fovs, "message": message_bytes(config)}
@@ -147,10 +151,16 @@ def read_calibration(folder: Path, ranks: int) -> Calibration:
     return Calibration(
         ranks,
         int(first["cores"]),
-        np.array([rank["alone"] for rank in found], np.float64).transpose(1, 0, 2),
+        _by_rounds([rank["alone"] for rank in found]),
+        _by_rounds([rank["work"] for rank in found]),
         {int(name): np.array(seconds) for name, seconds in first["allreduce"].items() if name.isdigit() and seconds},
         np.array(first["allreduce"].get("gradients", []), np.float64),
         np.array(first["together"], np.float64),
         int(first["fovs"]),
         int(first["message"]),
     )
+
+
+def _by_rounds(by_ranks: list[list[list[float]]]) -> NDArray[np.float64]:
+    """[ranks, rounds, steps] as float64 [rounds, ranks, steps]."""
+    return np.array(by_ranks, np.float64).transpose(1, 0, 2)

@@ -34,7 +34,10 @@ def run_cost(config: Config, config_file: Path, launch: Callable[[int], str]) ->
         _measure(config, config_file, folder / f"ranks-{ranks:04d}", ranks, launch(ranks))
     calibrations = [read_calibration(folder / f"ranks-{n:04d}", n) for n in config.study.cost.ranks]
     markers = [done_digest(folder / f"ranks-{n:04d}", "ffn study cost") for n in config.study.cost.ranks]
-    stage = Stage(folder, {"measured": markers, "workers": config.study.cost.workers})
+    stage = Stage(
+        folder,
+        {"measured": markers, "workers": config.study.cost.workers, "nodes_like_this": workers_like_this(config)},
+    )
     if stage.begin():
         _write(config, calibrations, folder)
         stage.finish(errors={str(c.ranks): c.error for c in calibrations})
@@ -46,6 +49,12 @@ def node_like_this(config: Config, calibrations: list[Calibration], network: Net
     alone = min(calibrations, key=lambda calibration: calibration.ranks)
     tensors = gradient_bytes(config.network.depth, config.network.features)
     return Machine(alone.step, 0.0, network, tensors, alone.fovs)
+
+
+def workers_like_this(config: Config) -> list[int]:
+    """Numbers of such nodes that are predicted: those of `study.cost` and those of the learning-rate study, which
+    `efficiency` looks up here."""
+    return sorted({*config.study.cost.workers, *config.study.lr_study.workers})
 
 
 def rows_of(machine: Machine, scenario: str, workers: list[int]) -> list[list[object]]:
@@ -86,8 +95,8 @@ def _write(config: Config, calibrations: list[Calibration], folder: Path) -> Non
         for lasting in LASTING
         for row in rows_of(explained(lasting), f"Theta, {lasting:.0%} of the spread lasting", workers)
     ]
-    like_this = {n: predict(here, n, ONE_MESSAGE) for n in workers}
-    write_table(folder / "cost.csv", COLUMNS, rows + rows_of(here, "nodes like this", workers))
+    like_this = {n: predict(here, n, ONE_MESSAGE) for n in workers_like_this(config)}
+    write_table(folder / "cost.csv", COLUMNS, rows + rows_of(here, "nodes like this", list(like_this)))
     write_json(
         folder / "cost.json",
         {

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import ffn.model  # noqa: F401  (before TensorFlow)
 
@@ -25,6 +25,14 @@ from ffn.training.threads import use_devices
 _RATE = 1e-6
 
 
+@dataclass(frozen=True)
+class StepTimes:
+    """Seconds of each step: by the clock, and of the cores that this process used (all its threads)."""
+
+    wall: list[float]
+    cpu: list[float]
+
+
 class Trainer:
     """The training loop of one rank, step by step."""
 
@@ -32,14 +40,15 @@ class Trainer:
         self._watch = Stopwatch()
         self._loop = TrainingLoop(config, RunPaths.of(config).train, ranks, reader)  # writes there only when it ends
 
-    def times(self, steps: int, everyone: Ranks) -> list[float]:
-        """Seconds of each of `steps` steps on this rank; `everyone` starts together."""
+    def times(self, steps: int, everyone: Ranks) -> StepTimes:
+        """Time `steps` steps on this rank; `everyone` starts together."""
         everyone.barrier()
-        stamps = [time.perf_counter()]
+        stamps = [(time.perf_counter(), time.process_time())]
         for _ in range(steps):
             self._loop.advance(_RATE, False, self._watch)
-            stamps.append(time.perf_counter())
-        return [float(seconds) for seconds in np.diff(stamps)]
+            stamps.append((time.perf_counter(), time.process_time()))
+        wall, cpu = np.diff(stamps, axis=0).T.tolist()
+        return StepTimes(wall, cpu)
 
 
 @contextmanager

@@ -63,25 +63,24 @@ def expected_maximum(samples: Sequence[NDArray[np.float64]]) -> float:
 
 
 def expected_on_cores(
-    samples: Sequence[NDArray[np.float64]], window_s: float, cores: int, draws: int = 2000, seed: int = 0
+    times: NDArray[np.float64], work: NDArray[np.float64], cores: int, draws: int = 2000, seed: int = 0
 ) -> float:
     """Mean time until all ranks of one machine have done a step, seconds, where they may share cores.
 
     Args:
-        samples: for each rank the seconds of its steps while all ran side by side without waiting for each other.
-        window_s: mean seconds in which all ranks together did one step each, side by side (work is conserved: shared
-            cores are busy until the last is done).
+        times: float64 [ranks, steps], seconds by the clock while all ran side by side without waiting for each other.
+        work: float64 [ranks, steps], seconds of the cores in the same steps.
         cores: of the machine.
 
-    With no more ranks than cores it is the mean of the slowest. With more, a core does the steps of ranks/cores ranks
-    one after the other in window_s on average; waiting for each other at every step adds what the slowest core has
-    more than the mean.
+    With no more ranks than cores it is the mean of the slowest. With more, work is conserved: shared cores are busy
+    until the last rank is done, so a step of all takes what it took side by side. Waiting for each other at every step
+    adds what the busiest core has more than the mean. By the clock the steps of such ranks differ far more than that,
+    since the system gives the cores now to one and now to another; their work shows what really differs.
     """
-    ranks = len(samples)
+    ranks, steps = times.shape
     if ranks <= cores:
-        return expected_maximum(samples)
+        return expected_maximum(list(times))
     random = np.random.default_rng(seed)
-    relative = np.concatenate([np.asarray(s) / np.mean(s) for s in samples])
-    # Time slices even out within a core; what is left of the spread is that of a mean over its ranks.
-    shares = random.choice(relative, (draws, cores, -(-ranks // cores))).mean(axis=2)
-    return window_s * float(shares.max(axis=1).mean())
+    relative = (work / work.mean(axis=1, keepdims=True)).ravel()
+    loads = random.choice(relative, (draws, cores, -(-ranks // cores))).mean(axis=2)
+    return float(times.sum(axis=1).max() / steps) * float(loads.max(axis=1).mean())

@@ -56,7 +56,7 @@ def measure_point(config: Config, ranks: int, repeat: int) -> Path:
         with example_reader() as reader:
             trainer = Trainer(config, everyone, reader)
             trainer.times(scaling.warmup_steps, everyone)
-            seconds = trainer.times(scaling.steps, everyone)
+            seconds = trainer.times(scaling.steps, everyone).wall
         training = config.training
         fovs = ranks * training.virtual_workers * training.batch * training.accumulate
         facts = {"ranks": ranks, "fovs_per_step": fovs, "seconds": seconds, "ranks_here": everyone.local_size}

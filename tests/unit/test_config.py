@@ -212,6 +212,7 @@ def test_committed_documentation_agrees_with_the_model(command, text, file, caps
 
 def test_every_key_is_documented():
     assert "|  |" not in table_text()
+    assert "\n    " not in table_text()  # would be shown as code
 
 
 def test_default_configuration_of_the_catalog_is_the_default():

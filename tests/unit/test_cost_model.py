@@ -73,11 +73,16 @@ def test_accumulation_evens_out_only_what_is_drawn_anew():
 
 
 def test_ranks_that_share_cores_conserve_work():
-    steady = [np.full(10, 2.0)] * 4
-    assert expected_on_cores(steady, 2.0, cores=2) == pytest.approx(2.0)
-    assert expected_on_cores(steady[:2], 2.0, cores=2) == pytest.approx(2.0)
-    uneven = [np.array([1.0, 3.0])] * 4
-    assert 2.0 < expected_on_cores(uneven, 2.0, cores=2) < expected_maximum(uneven)
+    steady, uneven = np.full((4, 10), 2.0), np.tile([1.0, 3.0], (4, 5))
+    assert expected_on_cores(steady, steady / 2, cores=2) == pytest.approx(2.0)
+    assert expected_on_cores(steady[:2], uneven[:2], cores=2) == pytest.approx(2.0)
+    assert 2.0 < expected_on_cores(uneven, uneven / 2, cores=2) < expected_maximum(list(uneven))
+
+
+def test_time_slices_of_shared_cores_are_no_uneven_work():
+    """Two ranks a core whose steps take 1 s or 3 s by the clock, in turns, with 1 s of work each."""
+    sliced = np.array([[1.0, 3.0] * 5, [3.0, 1.0] * 5] * 2)
+    assert expected_on_cores(sliced, np.ones((4, 10)), cores=2) == pytest.approx(2.0)
 
 
 # --- allreduce
@@ -175,7 +180,7 @@ def test_allreduce_alone_may_explain_it_too():
 def calibration(ranks: int, alone: np.ndarray, allreduce_s: float, together: float) -> Calibration:
     sizes = {1000: np.full((2, 3), allreduce_s), 100_000: np.full((2, 3), allreduce_s)}
     gradients = np.full((2, 3), allreduce_s)
-    return Calibration(ranks, 2, alone, sizes, gradients, np.full((alone.shape[0], 5), together), 8, 50_000)
+    return Calibration(ranks, 2, alone, alone, sizes, gradients, np.full((alone.shape[0], 5), together), 8, 50_000)
 
 
 def test_prediction_does_not_know_the_synchronous_steps():
@@ -193,12 +198,13 @@ def test_single_rank_needs_no_allreduce():
 
 def test_measurement_that_lacks_a_rank_is_refused(tmp_path: Path):
     facts = {"ranks": 2, "cores": 2, "fovs": 1, "message": 10, "alone": [[1.0]], "together": [[1.0]]}
-    facts |= {"allreduce": {"4000": [[0.25]], "gradients": [[0.5]]}}
+    facts |= {"work": [[0.5]], "allreduce": {"4000": [[0.25]], "gradients": [[0.5]]}}
     (tmp_path / "rank-0000.json").write_text(json.dumps(facts))
     with pytest.raises(DataError, match=r"lacks rank-0001.json"):
         read_calibration(tmp_path, 2)
     (tmp_path / "rank-0001.json").write_text(json.dumps({**facts, "alone": [[3.0]]}))
     found = read_calibration(tmp_path, 2)
     assert found.alone.tolist() == [[[1.0], [3.0]]]
+    assert found.work.tolist() == [[[0.5], [0.5]]]
     assert found.gradients_s == 0.5
     assert list(found.allreduce) == [4000]
