@@ -135,7 +135,8 @@ that other load on the machine falls on both sides alike.
 {check}
 {machine}
 Ranks beyond the cores share them: the work is conserved, so a step takes the time in which all ranks did one step
-each side by side, and what the busiest core has more than the mean.
+each side by side, and what the busiest core has more work than the mean. (Their spread by the clock, in the table, is
+mostly the system's turns between them.)
 
 ## The paper's 71 % at 1024 nodes
 

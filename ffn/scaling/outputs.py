@@ -52,4 +52,6 @@ def plain_log_y(axes: Axes) -> None:
 
 
 def _cell(value: object, digits: int = 6) -> str:
-    return f"{value:.{digits}g}" if isinstance(value, float) else "" if value is None else str(value)
+    if not isinstance(value, float):
+        return "" if value is None else str(value)
+    return f"{value:.0f}" if 10**digits <= abs(value) < 1e15 else f"{value:.{digits}g}"

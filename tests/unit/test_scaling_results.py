@@ -15,6 +15,7 @@ from ffn.errors import StageError
 from ffn.scaling.cells import Cell
 from ffn.scaling.efficiency import Reached, efficiencies, first_step_at, run_efficiency, step_seconds, targets_of
 from ffn.scaling.outcomes import Outcome, cell_stage, outcome_facts
+from ffn.scaling.outputs import markdown_table
 from ffn.scaling.paths import StudyPaths
 from ffn.scaling.strong import gather_scaling, point_settings, scaling_rows
 from ffn.stages import Stage
@@ -118,3 +119,8 @@ def test_rows_of_a_single_point_are_ideal(tmp_path):
 
     (row,) = scaling_rows([Throughput(4, np.array([8.0, 12.0]), 0.4)])
     assert row[:6] == [4, 10.0, 8.0, 12.0, 10.0, 1.0]
+
+
+def test_numbers_in_tables_are_plain() -> None:
+    row = [1024, 0.7784, 2255.6, 1e-5, math.nan, None, "ring"]
+    assert markdown_table(list("abcdefg"), [row]).splitlines()[-1] == "| 1024 | 0.778 | 2256 | 1e-05 | nan |  | ring |"
