@@ -1,10 +1,13 @@
-"""What the training benchmarks share: a small volume in place of data, and the loop against the bare step."""
+"""What the training benchmarks share: a small volume in place of data, and a run against the bare step."""
 
+import math
 import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from threading import Barrier
 from typing import Any
@@ -14,13 +17,16 @@ import ffn.model  # noqa: F401  (before TensorFlow)
 # isort: split
 import h5py
 import numpy as np
+import tensorflow as tf
 from scipy import ndimage
 
 from ffn.config import Config, parse_config
+from ffn.errors import InterruptedTrainingError
 from ffn.prepare.run import prepare_training
 from ffn.training.autotune.bare import bare_step
 from ffn.training.loop import Stopwatch, TrainingLoop
 from ffn.training.ranks import Ranks
+from ffn.training.step import StepResult
 from ffn.training.threads import use_devices
 
 
@@ -38,40 +44,94 @@ def stand_in(folder: Path, fov: int, downsample: tuple[int, int, int] = (1, 1, 1
 
 
 def loop_against_bare(config: Config, folder: Path, turns: int, seconds: float) -> dict[str, Any]:
-    """FOVs/s of the training loop, of the bare step, and the median ratio of neighbouring turns, with quartiles.
+    """FOVs/s of a training run, of the bare step, and the median ratio over `turns`, with quartiles.
 
-    Both work in this process, with the same threads, for turns of `seconds` that alternate in order (ABBA...), so
-    that other load on the machine falls on both alike.
+    A real run, with all that it writes, pauses every `seconds` for a turn of bare steps in another process, which is
+    TensorFlow as it comes, without what training asks of it (the same bits in every run), on the same number of
+    threads. Each turn of bare steps is compared with the mean of the run's turns before and after it, so that other
+    load on the machine falls on both alike.
     """
     use_devices(config, Ranks())
     prepare_training(config)
     training = config.training
     lanes = training.virtual_workers * training.batch
     batch = -(-lanes // -(-lanes // training.microbatch))
-    with ThreadPoolExecutor(1) as reader:
-        loop, watch = TrainingLoop(config, folder, Ranks(), reader), Stopwatch()
-        whole = (lambda: loop.advance(1e-4, False, watch)), lanes * training.accumulate
-        bare = bare_step(config, batch), batch
-        for step, _ in (whole, bare, whole, bare):
-            step()
-        pairs = []
-        for turn in range(turns):
-            first, second = (whole, bare) if turn % 2 == 0 else (bare, whole)
-            rates = _rate(*first, seconds), _rate(*second, seconds)
-            pairs.append(rates if turn % 2 == 0 else rates[::-1])
-    low, ratio, high = statistics.quantiles([a / b for a, b in pairs], n=4)
-    loop_rate, bare_rate = (statistics.median(values) for values in zip(*pairs, strict=True))
+    fresh = multiprocessing.get_context("spawn")
+    with (
+        ThreadPoolExecutor(1) as reader,
+        ProcessPoolExecutor(1, mp_context=fresh, initializer=_build_bare, initargs=(config, batch)) as pool,
+    ):
+
+        def bare() -> float:
+            return pool.submit(_bare_turn, batch, seconds).result()
+
+        bare()
+        run = _PausingRun(config, folder, reader, bare, turns, seconds)
+        with suppress(InterruptedTrainingError):
+            run.run()
+    around = [(before + after) / 2 for before, after in pairwise(run.own)]
+    low, ratio, high = statistics.quantiles([own / bare for own, bare in zip(around, run.bare, strict=True)], n=4)
     return {
         "ratio": round(ratio, 4),
         "quartiles": [round(low, 4), round(high, 4)],
         "turns": turns,
-        "loop_fovs_per_s": round(loop_rate, 2),
-        "bare_fovs_per_s": round(bare_rate, 2),
+        "loop_fovs_per_s": round(statistics.median(run.own), 2),
+        "bare_fovs_per_s": round(statistics.median(run.bare), 2),
         "depth": config.network.depth,
         "features": config.network.features,
         "fov": config.network.fov[0],
         "batch": training.batch,
     }
+
+
+class _PausingRun(TrainingLoop):
+    """A training run that stops after `turns` pauses; `own` are its FOVs/s between them, `bare` what they returned."""
+
+    def __init__(
+        self,
+        config: Config,
+        folder: Path,
+        reader: ThreadPoolExecutor,
+        pause: Callable[[], float],
+        turns: int,
+        seconds: float,
+    ) -> None:
+        super().__init__(config, folder, Ranks(), reader)
+        self.own: list[float] = []
+        self.bare: list[float] = []
+        self._pause, self._turns, self._seconds = pause, turns, seconds
+        self._began, self._steps = math.inf, -_WARM_UP
+
+    def advance(self, rate: float, stop: bool, watch: Stopwatch) -> StepResult:
+        over = time.perf_counter() - self._began
+        if over >= self._seconds:
+            self.own.append(self._steps * self._fovs_per_step / over)
+            if len(self.bare) < self._turns:
+                self.bare.append(self._pause())
+            else:
+                stop = True
+            self._steps = 0
+        if self._steps == 0:
+            self._began = time.perf_counter()
+        self._steps += 1
+        return super().advance(rate, stop, watch)
+
+
+_WARM_UP = 3
+_bare_steps: list[Callable[[], float]] = []
+
+
+def _build_bare(config: Config, batch: int) -> None:
+    tf.config.threading.set_intra_op_parallelism_threads(config.threads.intra_op)
+    tf.config.threading.set_inter_op_parallelism_threads(config.threads.inter_op)
+    step = bare_step(config, batch)
+    for _ in range(_WARM_UP):
+        step()
+    _bare_steps.append(step)
+
+
+def _bare_turn(batch: int, seconds: float) -> float:
+    return _rate(_bare_steps[0], batch, seconds)
 
 
 def bare_side_by_side(values: dict[str, Any], processes: int, seconds: float) -> float:

@@ -26,6 +26,7 @@ def main() -> None:
     args = parser.parse_args()
     values = read_values(args.config)
     kept = {key: values[key] for key in ("network", "training", "augmentation") if key in values}
+    kept["training"] = {**kept["training"], "steps": 1_000_000}
     network = values["network"]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -35,6 +35,10 @@ class DataError(FFNError):
     """Data that can be read but from which nothing can be learnt or segmented."""
 
 
+class DivergedError(DataError):
+    """Training whose loss or weights are no numbers any more; all ranks find it at the same step."""
+
+
 class StageError(FFNError):
     """An output folder that belongs to another configuration."""
 

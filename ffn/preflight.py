@@ -17,13 +17,13 @@ from ffn.volumes import Volume, VoxelSize, as_labels, as_uint8, check_fov, check
 T = TypeVar("T")
 
 
-def require_inputs(config: Config) -> None:
-    """Raise one ConfigError with everything that `check_inputs` finds."""
-    problems = check_inputs(config)
+def require_training_inputs(config: Config) -> None:
+    """Raise one ConfigError with everything that `check_inputs` finds in what training reads."""
+    problems = list(dict.fromkeys(_labelled_problems(config)))
     if problems:
         count = f"{len(problems)} problem" + ("s" if len(problems) > 1 else "")
         lines = "\n".join(f"  - {problem}" for problem in problems)
-        raise ConfigError(f"The inputs of run '{config.run}' have {count}:\n{lines}")
+        raise ConfigError(f"The training data of run '{config.run}' have {count}:\n{lines}")
 
 
 def check_inputs(config: Config) -> list[str]:
@@ -32,16 +32,18 @@ def check_inputs(config: Config) -> list[str]:
     Only headers are read. What a source of the configuration will bring is left out until it is there, what
     `ffn synth` will make is taken from the section `synthetic`.
     """
+    test = _Inputs(config, "data.test", config.data.test)
+    problems = [*_labelled_problems(config), *test.problems(), *_checkpoint_problems(config)]
+    return list(dict.fromkeys(problems))
+
+
+def _labelled_problems(config: Config) -> list[str]:
     problems = []
     labelled = [_Inputs(config, key, region) for key, region in config.data.labelled.items()]
     for inputs in labelled:
         problems += inputs.problems()
         problems += _training_problems(config, inputs.key, inputs.region)
-    problems += _disagreements(labelled)
-    problems += _Inputs(config, "data.test", config.data.test).problems()
-    problems += _permuted_fov_problems(config)
-    problems += _checkpoint_problems(config)
-    return list(dict.fromkeys(problems))
+    return [*problems, *_disagreements(labelled), *_permuted_fov_problems(config)]
 
 
 class _Inputs:

@@ -16,9 +16,10 @@ from ffn.config.sections import (
     TrainingVolume,
 )
 from ffn.config.study import CostModel, Efficiency, LrStudy, StrongScaling, Study
-from ffn.config.training import Allreduce, Augmentation, Threads, Training
+from ffn.config.training import ADDING, Allreduce, Augmentation, Threads, Training
 
 __all__ = [
+    "ADDING",
     "Allreduce",
     "Assembly",
     "Augmentation",

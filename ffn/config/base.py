@@ -14,6 +14,7 @@ VoxelSize = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], 
 
 
 class Section(BaseModel):
-    """A part of the configuration: unknown keys are refused, values do not change after loading."""
+    """A part of the configuration: unknown keys and numbers that are none are refused, values do not change after
+    loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

@@ -288,6 +288,12 @@ class Config(Section):
         for key, region in {**self.data.labelled, "data.test": self.data.test}.items():
             if region.bounds is not None:
                 problems += _too_small(key, region.bounds, self.network.fov_in_image_voxels)
+        if self.allreduce.operation == "adasum" and self.training.virtual_workers > 1:
+            problems.append(
+                "allreduce.operation adasum combines the gradients of ranks, but those of "
+                f"{self.training.virtual_workers} training.virtual_workers are averaged, which is not the same: use "
+                "ranks for all workers, or average."
+            )
         if self.inference.weights == "best" and self.data.validation is None:
             problems.append("inference.weights is `best`, but data.validation is empty: nothing says which are best.")
         if self.study.lr_study.judged_on == "validation" and self.data.validation is None:

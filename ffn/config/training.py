@@ -143,8 +143,15 @@ class Allreduce(Section):
     fusion_mb: float = Field(64.0, ge=0, description="Horovod's tensor fusion buffer (HOROVOD_FUSION_THRESHOLD).")
     cycle_ms: float = Field(1.0, gt=0, description="Horovod's wait for more tensors (HOROVOD_CYCLE_TIME).")
     stall_s: float = Field(
-        120.0, gt=0, description="A rank that the others wait for longer than this ends the run (not at the start)."
+        120.0,
+        gt=0,
+        description="A rank that the others wait for longer than this ends the run; ten times as long before the first "
+        "update.",
     )
+
+
+ADDING = ("operation", "compression", "message")
+"""Settings of `Allreduce` that change what is learned; the others only change how fast."""
 
 
 class Threads(Section):

@@ -9,7 +9,6 @@ does falls on all three:
 """
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,6 +112,7 @@ def measure_ranks(config: Config, ranks: int, output: Path) -> None:
     Raises RankError if they are not as many as asked for.
     """
     from ffn.scaling.probe import Trainer, allreduce_times, example_reader, join_ranks, side_by_side
+    from ffn.training.threads import common_cores
 
     everyone, cost = join_ranks(config, ranks), config.study.cost
     tensors = gradient_bytes(config.network.depth, config.network.features)
@@ -136,7 +136,7 @@ def measure_ranks(config: Config, ranks: int, output: Path) -> None:
                     found["allreduce"][name].append(repeats)
     training = config.training
     fovs = training.virtual_workers * training.batch * training.accumulate
-    facts = {"ranks": ranks, "cores": os.cpu_count() or 1, "fovs": fovs, "message": message_bytes(config)}
+    facts = {"ranks": ranks, "cores": common_cores(everyone.local_size), "fovs": fovs, "message": message_bytes(config)}
     write_json(output / f"rank-{everyone.rank:04d}.json", {**facts, **found})
 
 

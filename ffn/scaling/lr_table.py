@@ -48,7 +48,7 @@ def analyse(config: Config, outcomes: Mapping[Cell, Outcome], judged_on: str, sc
     """Rows and exponents by this score; None where no cell has it."""
     study = config.study.lr_study
     tables = {n: _row_scores(outcomes, n, judged_on, score) for n in study.workers}
-    tables = {n: table for n, table in tables.items() if any(np.isfinite(v).any() for v in table.values())}
+    tables = {n: table for n, table in tables.items() if any(np.isfinite(v).all() for v in table.values())}
     if not tables:
         return None
     noise = seed_spread([_seeded(table) for table in tables.values()])

@@ -1,7 +1,6 @@
 """Strong scaling: fields of view per second over ranks (the paper's Figure 3)."""
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +46,7 @@ def measure_point(config: Config, ranks: int, repeat: int) -> Path:
     Raises RankError if they are not as many as asked for.
     """
     from ffn.scaling.probe import Trainer, example_reader, join_ranks
+    from ffn.training.threads import common_cores
 
     folder = StudyPaths.of(config).point(ranks, repeat)
     stage = Stage(folder, point_settings(config, ranks, repeat))
@@ -60,7 +60,7 @@ def measure_point(config: Config, ranks: int, repeat: int) -> Path:
         training = config.training
         fovs = ranks * training.virtual_workers * training.batch * training.accumulate
         facts = {"ranks": ranks, "fovs_per_step": fovs, "seconds": seconds, "ranks_here": everyone.local_size}
-        everyone.first_does(lambda: stage.finish(**facts, cores_here=os.cpu_count()))
+        everyone.first_does(lambda: stage.finish(**facts, cores_here=common_cores(everyone.local_size)))
     return folder
 
 

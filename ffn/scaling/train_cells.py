@@ -9,7 +9,7 @@ import ffn.model  # noqa: F401  (before TensorFlow)
 import keras
 
 from ffn.config import Config
-from ffn.errors import DataError
+from ffn.errors import DivergedError
 from ffn.files import remove
 from ffn.prepare.run import prepare_training
 from ffn.progress import log
@@ -31,16 +31,14 @@ def train_cell(config: Config, cell: Cell) -> Outcome | None:
 
     A cell that is done is only read. Divergence is an outcome, not a failure. Raises what training raises.
     """
-    ranks = Ranks.start()
+    ranks = Ranks.start(config.allreduce)
     stage, settings = cell_stage(config, cell), cell_config(config, cell)
     if not ranks.agree(bool(ranks.first_does(stage.begin))):
         return read_outcome(config, cell) if ranks.first else None
     diverged: str | None = None
     try:
         train(settings, stage.folder / "train")
-    except DataError as error:
-        if "diverged" not in str(error):
-            raise
+    except DivergedError as error:
         diverged = str(error)
     if not ranks.first:
         return None

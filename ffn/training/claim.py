@@ -7,6 +7,7 @@ from typing import Any
 from ffn.config import Config
 from ffn.errors import ConfigError, StageError
 from ffn.files import only_one
+from ffn.preflight import require_training_inputs
 from ffn.prepare.coordinates import CoordinateStream
 from ffn.prepare.run import labelled_files, prepare_inputs
 from ffn.progress import log
@@ -39,6 +40,7 @@ def claim(config: Config, stage: Stage, layout: Layout, resume: bool, held: Exit
         )
     if layout.ranks != config.training.ranks:
         log(f"training.ranks is {config.training.ranks}, but {layout.ranks} training rank(s) were started.")
+    require_training_inputs(config)
     prepare_inputs(config)
     _require_examples(config, layout)
     holder = held.enter_context(only_one(stage.folder / LOCK))
@@ -56,7 +58,7 @@ def _refuse_other_layout(config: Config, stage: Stage, layout: Layout) -> None:
     if "layouts" not in facts:
         return
     made_by = History.read(facts["layouts"]).last
-    if made_by.same_training(layout, config.training):
+    if made_by.same_training(layout, config):
         return
     differing = [
         f"training.{key}: there {getattr(made_by, key)}, now {getattr(layout, key)}"

@@ -14,7 +14,7 @@ from typing import NoReturn
 import numpy as np
 
 from ffn.attempts import Attempt, tell_end
-from ffn.errors import FFNError, InterruptedTrainingError, RankError
+from ffn.errors import DivergedError, FFNError, InterruptedTrainingError, LostRankError, RankError
 from ffn.files import remove
 from ffn.training.ranks import Ranks, lost_rank
 from ffn.training.rollcall import RollCall
@@ -61,10 +61,15 @@ class Company:
     def together(self) -> Iterator[None]:
         """What goes wrong in the block ends this process with the reason, and the others with that and its number.
 
-        With several ranks the process ends at once, without the good order that Horovod and readers could hang in.
+        With several ranks the process ends at once, without the good order that Horovod and readers could hang in. A
+        DivergedError is of all ranks alike: they part, and whoever called may go on with other work.
         """
         try:
             yield
+        except DivergedError:
+            with self.together():
+                self.part()
+            raise
         except Exception as error:
             if self._ranks.size == 1:
                 raise
@@ -75,8 +80,10 @@ class Company:
         if isinstance(error, InterruptedTrainingError):
             return error
         lost = lost_rank(error)
-        if lost is not None:
+        if isinstance(lost, LostRankError):
             return rollcall.lost() if rollcall is not None else lost
+        if lost is not None:  # every rank sees it
+            return lost
         if isinstance(error, RankError):  # of rank 0, which says more
             return error
         if rollcall is not None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ffn.config import Training
+from ffn.config import Config, Training
 from ffn.training.optimizer import learning_rate
 
 KEYS = ("ranks", "virtual_workers", "batch")
@@ -36,13 +36,21 @@ class Layout:
     def lanes(self) -> int:
         return self.ranks * self.lanes_per_rank
 
-    def same_training(self, other: "Layout", training: Training) -> bool:
-        """Whether a run does not notice the difference: the same lanes, and the same rate."""
-        same_rate = learning_rate(training, self.workers, 0) == learning_rate(training, other.workers, 0)
-        return self.lanes == other.lanes and same_rate
+    def same_training(self, other: "Layout", config: Config) -> bool:
+        """Whether a run does not notice the difference: the same lanes, the same rate, and with Adasum, which does not
+        treat ranks as parts of a batch, the same ranks."""
+        return self.lanes == other.lanes and self._same_rate(other, config) and self._same_sum(other, config)
 
-    def change_to(self, other: "Layout", training: Training, step: int) -> str:
+    def _same_rate(self, other: "Layout", config: Config) -> bool:
+        rates = {learning_rate(config.training, layout.workers, 0) for layout in (self, other)}
+        return len(rates) == 1
+
+    def _same_sum(self, other: "Layout", config: Config) -> bool:
+        return config.allreduce.operation == "average" or self.ranks == other.ranks
+
+    def change_to(self, other: "Layout", config: Config, step: int) -> str:
         """A sentence on what is different from `step` on."""
+        training = config.training
         rates = [learning_rate(training, layout.workers, step) for layout in (self, other)]
         fovs = [layout.lanes * training.accumulate for layout in (self, other)]
         parts = [
@@ -57,8 +65,10 @@ class Layout:
             kept, new, ended = min(self.lanes, other.lanes), other.lanes - self.lanes, self.lanes - other.lanes
             rest = f"{new} begin with examples not seen yet" if new > 0 else f"{ended} leave their examples unfinished"
             effect = f"{kept} lanes go on with their examples, {rest}; from the next example on all are dealt out anew"
-        elif not self.same_training(other, training):
+        elif not self._same_rate(other, config):
             effect = "the same lanes go on, at another rate"
+        elif not self._same_sum(other, config):
+            effect = "the same lanes go on, but Adasum combines other ranks"
         return f"The run changes after step {step}: {', '.join(parts)}; {effect}."
 
 

@@ -16,7 +16,7 @@ import ffn.model  # noqa: F401  (before TensorFlow)
 # isort: split
 
 from ffn.config import Config
-from ffn.errors import DataError, InterruptedTrainingError
+from ffn.errors import DivergedError, InterruptedTrainingError
 from ffn.files import write_json
 from ffn.model.checkpoint import save_weights
 from ffn.model.network import build_network
@@ -63,7 +63,6 @@ class TrainingLoop:
         self._state = TrainingState(config, folder / "checkpoints", ranks, self._model, self._updater, self._lanes)
         self._workers = ranks.size * training.virtual_workers
         self._fovs_per_step = fovs * ranks.size
-        self._skipped = 0
         self._validation = Validation.of(config, self._model, ranks)
 
     @property
@@ -76,7 +75,6 @@ class TrainingLoop:
         training, state = self._config.training, self._state
         if state.restore() and self._ranks.first:
             log(f"Resuming after step {state.step} of {training.steps}.")
-        self._skipped = state.step - self._updater.updates
         curves = self._ranks.first_does(lambda: Curves(self._folder, state.step))
         best = self._ranks.first_does(lambda: Best(self._folder, state.step))
         watch = Stopwatch()
@@ -95,10 +93,10 @@ class TrainingLoop:
                 if self._validation is not None and (state.step % training.validate_every == 0 or last):
                     with watch.pause():
                         held_out = self._judge(self._validation, curves, best)
-                saved = state.step % training.checkpoint_every == 0 and not last
-                if saved or outcome.stop:
+                stopped = outcome.stop and not last
+                if stopped or (state.step % training.checkpoint_every == 0 and not last):
                     state.save(training.keep_checkpoints)
-                if outcome.stop:
+                if stopped:
                     raise InterruptedTrainingError(
                         f"stopped by SIGTERM after step {state.step} of {training.steps}, which is saved; the same "
                         "command goes on from there."
@@ -111,7 +109,7 @@ class TrainingLoop:
         return TrainingResult(state.step, measures.f1, measures.loss, held_out, rate_seen)
 
     def advance(self, rate: float, stop: bool, watch: "Stopwatch") -> StepResult:
-        """One step at this learning rate; `stop` asks all ranks to stop after it. Raises DataError on divergence."""
+        """One step at this learning rate; `stop` asks all ranks to stop after it. Raises DivergedError on all ranks."""
         lanes, state = self._lanes, self._state
         if lanes.parts == 1 and self._config.training.accumulate == 1:
             (batch,) = lanes.batches(state.tally)
@@ -140,19 +138,20 @@ class TrainingLoop:
         wrong = f"The loss is {outcome.mean_loss}"
         if math.isfinite(outcome.mean_loss):
             wrong = f"The loss is {outcome.mean_loss:.4f}, but its gradient is not finite"
-        where = f"on rank {self._ranks.rank}" if not math.isfinite(outcome.loss) else "on another rank"
-        if math.isfinite(outcome.mean_loss) or self._ranks.size == 1:
-            where = f"on rank {self._ranks.rank}"
+        where = "on another rank" if outcome.finite_here else f"on rank {self._ranks.rank}"
+        if outcome.finite_here and self._ranks.allreduce.compression != "none":
+            where += ", or only in the ranks' mean (allreduce.compression)"
         if training.on_nonfinite == "skip":
-            self._skipped += 1
+            state = self._state
+            state.skipped += 1
             if self._ranks.first:
-                self._state.tally.count_skip()
-            if self._skipped <= training.max_skipped:
-                if self._ranks.first:
-                    log(f"{wrong} at step {step} {where}: update left out ({self._skipped} so far).")
+                state.tally.count_skip()
+            if state.skipped <= training.max_skipped:
+                if self._ranks.first or not outcome.finite_here:
+                    log(f"{wrong} at step {step} {where}: update left out ({state.skipped} so far).")
                 return
             wrong = f"More than training.max_skipped {training.max_skipped} updates were left out; now {wrong.lower()}"
-        raise DataError(
+        raise DivergedError(
             f"{wrong} at step {step} {where}: training has diverged, or the image holds values that are not numbers. "
             "Use a smaller training.learning_rate, a warm-up, or training.gradient_clip, and check network.image_mean "
             "and image_stddev."

@@ -2,7 +2,8 @@
 
 A policy proposes offsets (zyx voxels from the example's centre) one after the other and sees the canvas, the object
 map in logits as the network has left it so far. It also counts its decisions: a move is *wanted* where the label is
-the object, and *executed* where the canvas reaches the threshold.
+the object, and *executed* where the canvas reaches the threshold. Where the label is not known, nobody can say whether
+a move was right, and it is not counted.
 """
 
 from abc import ABC, abstractmethod
@@ -49,10 +50,12 @@ class Moves(ABC):
     def _decide(
         self, offset: ZYX, canvas: NDArray[np.float32], labels: NDArray[np.float32], tally: Tally
     ) -> tuple[bool, bool]:
-        """(wanted, executed) of a move to `offset`, counted."""
+        """(wanted, executed) of a move to `offset`, counted where the label is known."""
         z, y, x = (size // 2 + o for size, o in zip(canvas.shape, offset, strict=True))
-        wanted, executed = bool(labels[z, y, x] >= WANTED_LABEL), bool(canvas[z, y, x] >= self._threshold)
-        tally.count_move(wanted, executed)
+        label, executed = labels[z, y, x], bool(canvas[z, y, x] >= self._threshold)
+        wanted = bool(label >= WANTED_LABEL)
+        if label >= 0:
+            tally.count_move(wanted, executed)
         return wanted, executed
 
 

@@ -82,7 +82,7 @@ class Updater:
     def kept_weights(self) -> Any:
         """The weights to judge and to keep, as of `Model.get_weights`: their moving average where there is one."""
         current = self._model.get_weights()
-        if not self._averages:
+        if not self._averages or self.updates == 0:  # the averages begin with the first update
             return current
         self.optimizer.finalize_variable_values(self._model.trainable_variables)
         kept = self._model.get_weights()

@@ -6,6 +6,7 @@ instead of silently training as many separate models.
 """
 
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
@@ -30,6 +31,8 @@ _RANKS = ("ALPS_APP_PE", "PALS_RANKID", "PMIX_RANK")
 _INSTALL = f"Build it (`{BUILD}`, see envs/README.md), or start one process only."
 _TURN_S = 1.0
 _RUNNING, _DONE, _FAILED = 0.0, 1.0, 2.0
+_MISMATCH = re.compile(r"Mismatched [^\n]*")
+"""How Horovod's coordinator begins what it says when ranks ask for different things under one name."""
 
 
 def launched_ranks(environment: Mapping[str, str]) -> tuple[int, str]:
@@ -195,10 +198,17 @@ class _Job(Generic[Result]):
             self._failure = failure
 
 
-def lost_rank(error: BaseException) -> LostRankError | None:
-    """A LostRankError for what Horovod raises when another rank has gone; None for any other exception."""
+def lost_rank(error: BaseException) -> RankError | None:
+    """A RankError for what Horovod raises: a LostRankError when another rank has gone, another when the ranks do not
+    do the same; None for any other exception."""
     module = sys.modules.get("horovod.common.exceptions")
     internal = module is not None and isinstance(error, module.HorovodInternalError)
     if internal or (isinstance(error, tf.errors.OpError) and "horovod" in str(error).lower()):
+        mismatch = _MISMATCH.search(str(error))
+        if mismatch is not None:
+            return RankError(
+                f"The training ranks do not do the same ({mismatch[0].strip()}): start all of them with the same "
+                "configuration and the same version of the programs."
+            )
         return LostRankError("Another training rank has ended, so this one stops; see the message of that rank.")
     return None

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 
@@ -36,7 +37,7 @@ class RollCall:
         rank: This rank's number.
         size: Number of ranks.
         waiting: What this rank's main thread does.
-        stall_s: Seconds of waiting after which another rank counts as lost.
+        stall_s: Seconds of waiting after which another rank counts as lost; ten times as many before the first update.
         abandon: Called in a thread with the error when that happens; the main thread is stuck then.
     """
 
@@ -105,21 +106,31 @@ class RollCall:
                 return False, "All ranks lost touch with each other: the network may have failed."
             if time.monotonic() > until:
                 hanging = [rank for rank in silent if self._hangs(rank)] or silent
-                why = f"did not join the others for {self._stall_s:g} s (allreduce.stall_s): it hangs, or its node does"
+                why = f"did not join the others for {self._limit_s:g} s ({self._limit}): it hangs, or its node does"
                 return False, _sentence([f"rank {rank} {why}" for rank in hanging])
             time.sleep(0.1)
 
     def _watch(self) -> None:
         since = looked = time.monotonic()
         while not self._over.wait(self._beat_s):
-            self._beat()
+            with suppress(OSError):  # a beat that fails is missed, as the others will see; this rank's watch goes on
+                self._beat()
             now = time.monotonic()
             if now - looked > 4 * self._beat_s:  # this process was held up itself, perhaps all of the machine
                 since = now
-            if self._waiting.seconds(since) > self._stall_s:
+            if self._waiting.seconds(since) > self._limit_s:
                 self._abandon(self.lost())
                 return
             looked = now
+
+    @property
+    def _limit_s(self) -> float:
+        return self._stall_s * self._waiting.patience
+
+    @property
+    def _limit(self) -> str:
+        times = self._waiting.patience
+        return "allreduce.stall_s" if times == 1 else f"{times} x allreduce.stall_s, at the start"
 
     def _beat(self) -> None:
         os.pwrite(self._alive.fileno(), _WAITS if self._waiting.now else _WORKS, 0)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ffn.config import Config
+from ffn.config import ADDING, Config
 from ffn.errors import ConfigError
 from ffn.runs import SYNTHETIC, RunPaths
 from ffn.stages import Stage
@@ -20,7 +20,6 @@ from ffn.training.threads import use_devices
 
 # What may change between two starts of a run without changing its result.
 _FREE = frozenset({"checkpoint_every", "keep_checkpoints", "microbatch"})
-_ADDING = ("operation", "compression", "message")
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ def settings(config: Config) -> dict[str, Any]:
         "prepare": whole["prepare"],
         "training": training,
         "augmentation": whole["augmentation"],
-        "allreduce": {key: whole["allreduce"][key] for key in _ADDING},
+        "allreduce": {key: whole["allreduce"][key] for key in ADDING},
     }
     if SYNTHETIC in {uri for region in config.data.labelled.values() for uri in (region.image, region.labels)}:
         kept["synthetic"] = whole["synthetic"]

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffn.config import Config
-from ffn.errors import CheckpointError, DataError
+from ffn.errors import CheckpointError, DivergedError
 from ffn.files import remove, sync, write_json
 from ffn.model.checkpoint import load_weights, read_tensors, save_weights
 from ffn.progress import log
@@ -36,18 +36,18 @@ from ffn.training.metrics import Tally
 from ffn.training.optimizer import Updater
 from ffn.training.ranks import Ranks
 
-FORMAT = 2
+FORMAT = 3
 _SLOTS = "optimizer"
 
 
 class TrainingState:
-    """What changes while a run trains, and its checkpoints in `folder`."""
+    """What changes while a run trains, and its checkpoints in `folder`. `skipped`: updates left out so far."""
 
     def __init__(
         self, config: Config, folder: Path, ranks: Ranks, model: keras.Model, updater: Updater, lanes: Lanes
     ) -> None:
-        self.folder, self.step, self.tally = folder, 0, Tally()
-        self._training = config.training
+        self.folder, self.step, self.skipped, self.tally = folder, 0, 0, Tally()
+        self._config, self._training = config, config.training
         self._ranks, self._model, self._updater, self._lanes = ranks, model, updater, lanes
         self._layout = Layout.of(config.training, ranks.size)
         self.history = History.begin(self._layout)
@@ -58,7 +58,15 @@ class TrainingState:
         return self.history.lane_steps(self.step) * self._training.accumulate
 
     def save(self, keep: int) -> None:
-        """Write a checkpoint of this step, and delete all but the last `keep`. Every rank calls it."""
+        """Write a checkpoint of this step, and delete all but the last `keep`. Every rank calls it.
+
+        Raises DivergedError on all ranks where the weights, the same on all, are not finite.
+        """
+        if not all(np.isfinite(value).all() for value in self._model.get_weights()):
+            raise DivergedError(
+                f"The weights are not finite after step {self.step}: training has diverged. Use a smaller "
+                "training.learning_rate, a warm-up, or training.gradient_clip."
+            )
         final = self.folder / f"step-{self.step:08d}"
         partial = final.with_name(final.name + ".partial")
         self._ranks.first_does(lambda: _fresh_folder(partial))
@@ -78,8 +86,10 @@ class TrainingState:
         step = int(self._ranks.sum(np.array([float(newest or 0)]))[0])
         if step:
             source = self.folder / f"step-{step:08d}"
-            before = self._ranks.first_does(lambda: self._load_shared(source))
-            self._restore_lanes(source, before or _history(source, _record(source)))
+            self._ranks.first_does(lambda: self._load_shared(source))
+            record = _record(source)
+            self.skipped = int(record["skipped"])
+            self._restore_lanes(source, _history(source, record))
         self._ranks.broadcast([*self._model.trainable_variables, *self._updater.variables])
         self.step = step
         return step
@@ -97,15 +107,11 @@ class TrainingState:
 
     def _save_shared(self, folder: Path) -> None:
         slots = {_slot(i): np.asarray(v) for i, v in enumerate(self._updater.variables)}
-        if not all(np.isfinite(value).all() for value in self._model.get_weights()):
-            raise DataError(
-                f"The weights are not finite after step {self.step}: training has diverged. Use a smaller "
-                "training.learning_rate, a warm-up, or training.gradient_clip."
-            )
         save_weights(self._model, folder / "weights", slots)
         record = {
             "format": FORMAT,
             "step": self.step,
+            "skipped": self.skipped,
             "optimizer": self._training.optimizer,
             "layouts": self.history.as_json(),
         }
@@ -119,9 +125,9 @@ class TrainingState:
         for step in sorted(_steps(self.folder))[:-keep]:
             remove(self.folder / f"step-{step:08d}")
 
-    def _load_shared(self, folder: Path) -> History:
+    def _load_shared(self, folder: Path) -> None:
         record = _record(folder)
-        history = _history(folder, record)
+        _history(folder, record)
         load_weights(self._model, folder / "weights")
         tensors = read_tensors(folder / "weights")
         slots = [tensors[name] for name in sorted(tensors) if name.startswith(f"{_SLOTS}/")]
@@ -136,13 +142,12 @@ class TrainingState:
             )
         for slot, variable in zip(slots, variables, strict=True):
             variable.assign(slot)
-        return history
 
     def _restore_lanes(self, folder: Path, history: History) -> None:
         old, new, ranks = history.last, self._layout, self._ranks
         step = step_of(folder)
         if old != new and ranks.first:
-            log(old.change_to(new, self._training, step))
+            log(old.change_to(new, self._config, step))
         saved = _SavedLanes(folder, old)
         first = ranks.rank * new.lanes_per_rank
         own = range(first, first + new.lanes_per_rank)

@@ -22,12 +22,14 @@ class StepResult:
     """What one update reports.
 
     `loss` is this rank's mean, `mean_loss` that of all ranks; `applied` is False where the update was left out because
-    loss or gradients are no numbers; `stop` says whether any rank asked to stop.
+    loss or gradients are no numbers, and `finite_here` where those of this rank are not; `stop` says whether any rank
+    asked to stop.
     """
 
     loss: float
     mean_loss: float
     applied: bool
+    finite_here: bool
     stop: bool
 
 
@@ -98,17 +100,22 @@ class TrainingStep:
         return reported
 
     def _apply(self, loss: Any, gradients: list[Any], rate: Any, stop: Any) -> list[Any]:
-        *gradients, mean_loss, any_stop = self._ranks.average([*gradients, loss, stop])
+        own = gradients
+        *gradients, mean_loss, any_stop = self._ranks.average([*own, loss, stop])
         optimizer = self._updater.optimizer
         optimizer.learning_rate.assign(rate)
-        finite = tf.math.is_finite(mean_loss)
-        if not self._updater.scales_loss:
-            finite &= tf.math.is_finite(tf.linalg.global_norm(gradients))
+        finite = self._finite(mean_loss, gradients)
+        finite_here = finite if self._ranks.size == 1 else self._finite(loss, own)
         if self._careful:
             tf.cond(finite, lambda: _applied(optimizer, gradients, self._weights), lambda: False)
         else:
             optimizer.apply(gradients, self._weights)
-        return [loss, mean_loss, finite, any_stop]
+        return [loss, mean_loss, finite, finite_here, any_stop]
+
+    def _finite(self, loss: Any, gradients: list[Any]) -> Any:
+        """Whether these are numbers; scaled gradients may overflow now and then without anything being wrong."""
+        finite = tf.math.is_finite(loss)
+        return finite if self._updater.scales_loss else finite & tf.math.is_finite(tf.linalg.global_norm(gradients))
 
 
 @dataclass(frozen=True)
@@ -133,5 +140,5 @@ def _scalar(value: float) -> tf.Tensor:
 
 
 def _result(reported: Iterable[tf.Tensor]) -> StepResult:
-    loss, mean_loss, finite, any_stop = (tensor.numpy() for tensor in reported)
-    return StepResult(float(loss), float(mean_loss), bool(finite), float(any_stop) > 0)
+    loss, mean_loss, finite, finite_here, any_stop = (tensor.numpy() for tensor in reported)
+    return StepResult(float(loss), float(mean_loss), bool(finite), bool(finite_here), float(any_stop) > 0)

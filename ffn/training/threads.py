@@ -83,12 +83,24 @@ def own_cores(local_rank: int, local_size: int) -> list[int]:
     Launchers such as aprun, mpiexec and srun bind each rank to its cores: then all that it may run on are its own,
     which shows in the launcher itself being allowed on more. Otherwise the ranks divide what there is.
     """
+    allowed, bound = _allowed()
+    return allowed if bound else share(allowed, local_rank, local_size)
+
+
+def common_cores(local_size: int) -> int:
+    """How many cores the `local_size` ranks of this machine have together."""
+    allowed, bound = _allowed()
+    return len(allowed) * (local_size if bound else 1)
+
+
+def _allowed() -> tuple[list[int], bool]:
+    """The cores that this process may run on, and whether its launcher bound it to some of its own."""
     if not hasattr(os, "sched_getaffinity"):  # macOS
-        return share(range(os.cpu_count() or 1), local_rank, local_size)
+        return list(range(os.cpu_count() or 1)), False
     mine, launchers = os.sched_getaffinity(0), set[int]()
     with suppress(OSError):
         launchers = os.sched_getaffinity(os.getppid())
-    return sorted(mine) if mine < launchers else share(sorted(mine), local_rank, local_size)
+    return sorted(mine), mine < launchers
 
 
 def share(cores: Sequence[int], local_rank: int, local_size: int) -> list[int]:

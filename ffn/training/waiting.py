@@ -4,9 +4,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+AT_THE_START = 10
+"""How many times as long ranks may wait before the first update is done: graphs are built, files are read first."""
+
 
 class Waiting:
-    """The clock of one rank. The first update counts as the start, in which waiting is no sign of trouble."""
+    """The clock of one rank."""
 
     def __init__(self) -> None:
         self._since: float | None = None
@@ -28,6 +31,11 @@ class Waiting:
         return self._since is not None
 
     def seconds(self, since: float) -> float:
-        """For how long, counted from the monotonic time `since` at the earliest; 0 before the first update is done."""
+        """For how long, counted from the monotonic time `since` at the earliest."""
         began = self._since
-        return 0.0 if began is None or self._updates == 0 else time.monotonic() - max(began, since)
+        return 0.0 if began is None else time.monotonic() - max(began, since)
+
+    @property
+    def patience(self) -> int:
+        """How many times the usual limit waiting is no sign of trouble."""
+        return 1 if self._updates else AT_THE_START

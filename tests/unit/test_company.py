@@ -95,7 +95,8 @@ def ends(folder: Path) -> dict[str, dict[str, Any]]:
         ("failed", [2, 2], 1, "ffn: error: Rank 1: volume.h5 is damaged inside."),
         ("bug", [1, 2], 0, "ZeroDivisionError: a bug\nThis was on rank 0."),
         ("bug", [1, 2], 1, "Rank 0 failed: ZeroDivisionError: a bug. So rank 1 ends too."),
-        ("nan", [2, 2], 0, "ffn: error: Rank 0: The loss is nan"),
+        ("nan", [2, 2], 0, "ffn: error: The loss is nan at step"),
+        ("nan", [2, 2], 0, "on another rank: training has diverged"),
         ("nan", [2, 2], 1, "on rank 1: training has diverged"),
         ("frozen", [75, -9], 0, f"Rank 1 did not join the others for {STALL_S} s"),
         ("stuck", [-9, 75], 1, f"Rank 0 did not join the others for {STALL_S} s"),
@@ -107,6 +108,17 @@ def test_all_ranks_end_and_say_why(ends: dict[str, Any], name: str, status: list
     assert words in ends[name]["text"][rank]
     if name != "bug":
         assert "Traceback" not in "".join(ends[name]["text"])
+
+
+@pytest.mark.slow
+def test_bad_data_of_one_rank_is_left_out_by_all(folder: Path) -> None:
+    config, output = write(folder, "skip.yaml", steps=40, on_nonfinite="skip", max_skipped=40), folder / "skip"
+    [end] = run([start(config, output, rank1=["nan", 30])])
+    assert end["status"] == [0, 0], end["text"]
+    assert "on another rank: update left out (1 so far)" in end["text"][0]
+    assert "on rank 1: update left out (1 so far)" in end["text"][1]
+    skipped = np.loadtxt(output / "curves.csv", delimiter=",", skiprows=1, usecols=-1)
+    assert 0 < skipped.sum() <= end["text"][0].count("update left out")
 
 
 @pytest.mark.slow

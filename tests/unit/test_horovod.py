@@ -2,15 +2,18 @@
 
 import importlib.util
 import json
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from tiny_training import ROOT, environment, run, settings, train, train_command, write_config
+import yaml
+from tiny_training import ROOT, environment, run, settings, train, train_command, write_config, write_volume
 
 from ffn.config import parse_config
 from ffn.errors import DataError, RankError
@@ -62,21 +65,115 @@ def test_two_ranks_equal_one_rank_with_both_shards(folder: Path, optimizer: str)
 
 
 @needs_horovod
-def test_virtual_workers_equal_real_ones(folder: Path) -> None:
-    """Also where Adam, a scaled rate, accumulation and the moving average are in play."""
-    common = {"steps": 12, "batch": 1, "accumulate": 2, "rate_scaling": "sqrt", "ema": 0.9, "warmup_steps": 3}
-    real = write_config(folder, "real.yaml", ranks=2, virtual_workers=1, **common)
-    virtual = write_config(folder, "virtual.yaml", ranks=1, virtual_workers=2, microbatch=1, **common)
-    alone, together = folder / "virtual", folder / "real"
+@pytest.mark.parametrize(
+    ("workers", "training", "augmentation"),
+    [
+        (2, {"accumulate": 2, "rate_scaling": "sqrt", "ema": 0.9, "warmup_steps": 3}, {}),
+        pytest.param(
+            3,
+            {"optimizer": "lamb", "gradient_clip": None, "gradient_clip_norm": 0.01, "rate_scaling": "auto"},
+            {"brightness": 0.5, "missing_section": 0.3, "elastic": 0.3},
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_virtual_workers_equal_real_ones(
+    folder: Path, workers: int, training: dict[str, Any], augmentation: dict[str, float]
+) -> None:
+    """Also what they judge on held-out examples, of which each rank takes a share."""
+    common = {"steps": 12, "batch": 1, "validation_examples": 7, **training}
+    real = held_out(folder, f"real{workers}", augmentation, ranks=workers, **common)
+    virtual = held_out(folder, f"virtual{workers}", augmentation, virtual_workers=workers, microbatch=2, **common)
+    alone, together = folder / f"virtual{workers}", folder / f"real{workers}"
     train(virtual, "--output", str(alone))
-    done = run(horovodrun(train_command(real, "--output", str(together))))
+    done = run(horovodrun(train_command(real, "--output", str(together)), workers))
     assert done.returncode == 0, done.stderr
     expected = weights(together)
     for name, value in weights(alone).items():
         np.testing.assert_allclose(value, expected[name], rtol=0, atol=2e-6, err_msg=name)
-    rows = [[line.split(",") for line in (o / "curves.csv").read_text().splitlines()[1:]] for o in (alone, together)]
-    assert rows[0][-1][:2] == ["12", "48"]
-    np.testing.assert_allclose(np.array(rows[0], float), np.array(rows[1], float), rtol=1e-4, atol=1e-5)
+    for table in ("curves.csv", "validation.csv"):
+        one, several = (np.loadtxt(output / table, delimiter=",", skiprows=1) for output in (alone, together))
+        np.testing.assert_allclose(one, several, rtol=1e-4, atol=1e-5, err_msg=table)
+    assert several[-1][0] == 12
+
+
+def held_out(folder: Path, name: str, augmentation: dict[str, float], **training: Any) -> Path:
+    """A configuration that judges itself on another volume, twice, and may augment its examples."""
+    volume = folder / "held_out.h5"
+    if not volume.exists():
+        write_volume(volume)
+    values = settings(folder, validate_every=6, **training)
+    values["data"]["validation"] = {"image": f"{volume}:image", "labels": f"{volume}:labels"}
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({**values, "run": "held-out", "augmentation": augmentation}))
+    return path
+
+
+@pytest.mark.slow
+@needs_horovod
+@pytest.mark.parametrize("allreduce", [{"compression": "fp16"}, {"message": "per_weight"}])
+def test_other_messages_bring_about_the_same_weights(folder: Path, allreduce: dict[str, str]) -> None:
+    values = settings(folder, steps=12, batch=1, ranks=2, optimizer="momentum", learning_rate=0.1)
+    (name,) = allreduce.values()
+    found = []
+    for sort, given in (("plain", {}), (name, allreduce)):
+        path, output = folder / f"message-{sort}.yaml", folder / f"message-{name}-{sort}"
+        path.write_text(yaml.safe_dump({**values, "allreduce": given}))
+        done = run(horovodrun(train_command(path, "--output", str(output))))
+        assert done.returncode == 0, done.stderr
+        found.append(np.concatenate([value.ravel() for value in weights(output).values()]))
+    difference = np.linalg.norm(found[0] - found[1]) / np.linalg.norm(found[0])
+    assert difference < (5e-3 if name == "fp16" else 1e-5)
+    assert (difference > 1e-7) == (name == "fp16")  # half precision really travelled
+
+
+@pytest.mark.slow
+@needs_horovod
+def test_two_ranks_take_up_the_training_of_one(folder: Path) -> None:
+    one = write_config(folder, "grown.yaml", batch=1, steps=12, checkpoint_every=4, log_every=4)
+    two = write_config(folder, "grown-2.yaml", batch=1, steps=12, checkpoint_every=4, log_every=4, ranks=2)
+    output = folder / "grown"
+    dying = [sys.executable, str(ROOT / "tests/unit/dying_process.py")]
+    calm = run([*dying, "0", str(folder / "calm-1"), "", *train_command(one, "--output", str(folder / "calm-1"))[3:]])
+    touches = int(calm.stdout.split()[-1])
+    run([*dying, str(touches * 2 // 3), str(output), "", *train_command(one, "--output", str(output))[3:]])
+    assert sorted(path.name for path in (output / "checkpoints").iterdir())[0] == "step-00000004"
+    done = run(horovodrun(train_command(two, "--output", str(output))))
+    assert done.returncode == 0, done.stderr
+    step = int(re.search(r"The run changes after step (\d+): 1 -> 2 ranks", done.stderr)[1])
+    assert "1 lanes go on with their examples, 1 begin with examples not seen yet" in done.stderr
+    rows = np.loadtxt(output / "curves.csv", delimiter=",", skiprows=1)
+    assert rows[-1][:2].tolist() == [12, step + 2 * (12 - step)]
+
+
+@pytest.mark.slow
+@needs_horovod
+def test_ranks_with_different_settings_are_told_so(folder: Path) -> None:
+    for rank, features in enumerate((4, 6)):
+        values = settings(folder, batch=1, ranks=2)
+        values["network"]["features"] = features
+        (folder / f"differ-{rank}.yaml").write_text(yaml.safe_dump(values))
+    train_any = f"exec {sys.executable} -m ffn train --config {folder}/differ-$HOROVOD_RANK.yaml"
+    refused = run(horovodrun(["bash", "-c", f"{train_any} --output {folder}/differ"]))
+    assert refused.returncode != 0
+    assert "The training ranks do not do the same (Mismatched" in refused.stderr
+    assert "the network may have failed" not in refused.stderr
+    assert "<stderr>:Traceback" not in refused.stderr  # horovodrun has one of its own
+
+
+@pytest.mark.slow
+@needs_horovod
+def test_a_diverged_cell_of_real_ranks_is_a_result(folder: Path) -> None:
+    values = settings(folder, batch=1, gradient_clip=None, optimizer="sgd", learning_rate=1e30)
+    study = {"real": True, "lr_study": {"workers": [1, 2], "steps": 12, "log_every": 4}}
+    path = folder / "study.yaml"
+    path.write_text(yaml.safe_dump({**values, "run": "study", "study": study}))
+    command = [sys.executable, "-m", "ffn", "study", "cell", "--config", str(path), "--cell", "w0002-p00-s0"]
+    done = run(horovodrun(command))
+    assert done.returncode == 0, done.stderr
+    facts = json.loads((folder / "results/study/scaling/cells/w0002-p00-s0/done.json").read_text())["facts"]
+    assert facts["diverged"]
+    assert "Traceback" not in done.stderr
 
 
 def initial_weights() -> list[np.ndarray]:

@@ -74,6 +74,13 @@ def test_moves_are_counted_as_correct_missed_and_spurious() -> None:
     assert (tally["moves_correct"], tally["moves_missed"], tally["moves_spurious"]) == (1, 1, 1)
 
 
+def test_moves_to_where_the_label_is_not_known_are_made_but_not_counted() -> None:
+    at, truth, tally = canvas(YES), labels(-1.0), Tally()
+    truth[8, 8, 8] = 0.95
+    assert len(visit(FixedMoves(NETWORK), at, truth, tally)) == 27
+    assert (tally["moves_correct"], tally["moves_missed"], tally["moves_spurious"]) == (1, 0, 0)
+
+
 def test_no_step_stays_at_the_centre() -> None:
     assert visit(NoStep(NETWORK), canvas(YES), labels()) == [(0, 0, 0)]
 

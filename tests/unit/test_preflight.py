@@ -10,7 +10,7 @@ import pytest
 from ffn.config import Config, parse_config
 from ffn.errors import ConfigError
 from ffn.geometry import Box
-from ffn.preflight import check_inputs, require_inputs
+from ffn.preflight import check_inputs, require_training_inputs
 from ffn.volumes import create_hdf5
 
 NETWORK = {"depth": 2, "features": 2, "fov": [9, 9, 9], "deltas": [2, 2, 2]}
@@ -46,7 +46,7 @@ def good_data() -> dict[str, Any]:
 
 def test_good_inputs_have_no_problems() -> None:
     assert check_inputs(config(good_data())) == []
-    require_inputs(config(good_data()))
+    require_training_inputs(config(good_data()))
 
 
 def test_the_embedded_volume_needs_no_files() -> None:
@@ -62,10 +62,9 @@ def test_all_problems_come_in_one_report() -> None:
         "train": {"image": "none.h5:raw", "labels": volume("labels")},
         "test": {"image": volume("image"), "labels": volume("small", (20, 24, 27)), "box": "0:20,0:24,10:29"},
     }
-    with pytest.raises(ConfigError) as caught:
-        require_inputs(config(data, inference={"checkpoint": "nowhere/model.ckpt"}))
-    told = str(caught.value)
-    assert told.startswith("The inputs of run 'a' have 4 problems:\n")
+    problems = check_inputs(config(data, inference={"checkpoint": "nowhere/model.ckpt"}))
+    assert len(problems) == 4
+    told = "\n".join(problems)
     for part in (
         "data.train.image: There is no file none.h5",
         "data.test.labels: Image and labels differ in shape",
@@ -187,3 +186,13 @@ def test_swapping_asks_for_the_size_of_network_voxels() -> None:
     network = {**NETWORK, "fov": [5, 5, 5], "deltas": [1, 1, 1], "downsample": [1, 2, 2]}
     assert check_inputs(parse_config({"run": "a", "data": data, "network": network, "training": swapped})) == []
     assert "z and y differ in voxel size" in only_problem(config(data, training=swapped))
+
+
+def test_training_is_told_of_its_own_inputs_only() -> None:
+    wide = {"image": volume("wide", dtype=np.uint16), "labels": volume("labels", dtype=np.uint64)}
+    data = {"train": [good_data()["train"], wide], "test": {"image": "none.h5:raw"}}
+    with pytest.raises(ConfigError) as caught:
+        require_training_inputs(config(data))
+    told = str(caught.value)
+    assert told.startswith("The training data of run 'a' have 1 problem:\n")
+    assert "wide.h5:raw holds uint16, but image.h5:raw of data.train" in told

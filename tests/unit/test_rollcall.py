@@ -1,5 +1,6 @@
 """Two ranks' signs of life, without Horovod; the other rank is a process of its own where it is to be killed."""
 
+import errno
 import subprocess
 import sys
 import threading
@@ -87,14 +88,24 @@ def test_of_several_only_those_that_hang_are_named(tmp_path: Path) -> None:
     assert str(mine.lost()).startswith("Rank 1 did not join the others")
 
 
-def test_waiting_before_the_first_update_is_no_trouble() -> None:
-    waiting = Waiting()
+def test_waiting_before_the_first_update_may_take_ten_times_as_long(tmp_path: Path) -> None:
+    waiting, given_up, told = Waiting(), threading.Event(), []
+    assert waiting.patience == 10
+    mine = call(tmp_path, 0, waiting, 0.1, lambda error: (told.append(error), given_up.set()))
+    call(tmp_path, 1)
+    mine.begin()
     with waiting.block():
-        assert waiting.now
-        assert waiting.seconds(0.0) == 0
-    assert not waiting.now
+        assert given_up.wait(60)
+    assert "Rank 1 did not join the others for 1 s (10 x allreduce.stall_s, at the start)" in str(told[0])
+
+
+def test_the_clock_of_waiting() -> None:
+    waiting = Waiting()
     with waiting.block(update=True):
-        pass
+        assert waiting.now
+    assert not waiting.now
+    assert waiting.patience == 1
+    assert waiting.seconds(0.0) == 0
     with waiting.block():
         assert waiting.seconds(0.0) > 0
         assert waiting.seconds(1e12) < 0
@@ -110,3 +121,17 @@ def test_a_rank_that_works_on_is_left_alone(tmp_path: Path) -> None:
             threading.Event().wait(0.002)
     mine.end()
     assert told == []
+
+
+def test_a_file_system_that_fails_does_not_end_the_watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting, given_up = waiting_rank(), threading.Event()
+    mine = call(tmp_path, 0, waiting, 0.3, lambda error: given_up.set())
+    call(tmp_path, 1)
+
+    def full(*arguments: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(rollcall.os, "pwrite", full)
+    mine.begin()
+    with waiting.block():
+        assert given_up.wait(60)

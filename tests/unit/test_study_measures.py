@@ -15,6 +15,7 @@ from ffn.prepare.run import prepare_training
 from ffn.scaling.calibration import read_calibration
 from ffn.scaling.efficiency import step_seconds
 from ffn.scaling.paths import StudyPaths
+from ffn.scaling.probe import join_ranks
 
 pytestmark = [
     pytest.mark.slow,
@@ -32,7 +33,8 @@ STUDY = {
 def config_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("measures")
     path = folder / "config.yaml"
-    path.write_text(yaml.safe_dump({**settings(folder, batch=1), "study": STUDY}))
+    values = {**settings(folder, batch=1), "study": STUDY, "allreduce": {"compression": "fp16", "cycle_ms": 2}}
+    path.write_text(yaml.safe_dump(values))
     prepare_training(configured(path))
     return path
 
@@ -68,6 +70,11 @@ def test_cost_model_is_calibrated_by_ranks(config_file: Path) -> None:
     assert step_seconds(config, 3, None)[1] == "cost model"  # of the learning-rate study, not of study.cost.workers
     assert "| 1024 |" in (folder / "cost.md").read_text()
     assert "measuring" not in study(config_file, "cost")
+
+
+def test_what_is_measured_sends_its_messages_as_training_does(config_file: Path) -> None:
+    config = configured(config_file)
+    assert join_ranks(config, 1).allreduce == config.allreduce
 
 
 def test_throughput_of_the_ranks_that_were_started(config_file: Path) -> None:

@@ -13,7 +13,7 @@ from tiny_training import settings
 
 from ffn.config import Threads, parse_config
 from ffn.errors import ConfigError
-from ffn.training.threads import environment, intra_op, own_cores, set_environment, share
+from ffn.training.threads import common_cores, environment, intra_op, own_cores, set_environment, share
 
 STATED = {"onednn": False, "omp": 3, "kmp_blocktime": 0, "kmp_affinity": "granularity=fine,compact,1,0"}
 VARIABLES = {
@@ -114,8 +114,10 @@ def test_ranks_that_a_launcher_has_bound_keep_its_cores(monkeypatch: pytest.Monk
     masks = {0: {4, 5}, os.getppid(): {0, 1, 2, 3, 4, 5, 6, 7}}
     monkeypatch.setattr(os, "sched_getaffinity", masks.__getitem__, raising=False)
     assert own_cores(1, 4) == [4, 5]
+    assert common_cores(4) == 8
     masks[os.getppid()] = {4, 5}  # horovodrun binds nothing
     assert own_cores(1, 2) == [5]
+    assert common_cores(2) == 2
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")

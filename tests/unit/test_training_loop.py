@@ -3,6 +3,7 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -153,6 +154,36 @@ def test_too_many_left_out_updates_end_training(folder: Path, monkeypatch: pytes
         pytest.raises(DataError, match=r"More than training\.max_skipped 2 .* at step \d+ on rank 0"),
     ):
         TrainingLoop(config, folder / "ends", Ranks(), reader).run()
+
+
+def test_a_request_to_stop_in_the_last_step_changes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    advance = TrainingLoop.advance
+
+    def asked(loop: TrainingLoop, *arguments: Any) -> Any:
+        return advance(loop, arguments[0], loop._state.step == 3, arguments[2])
+
+    monkeypatch.setattr(TrainingLoop, "advance", asked)
+    config = parse_config(settings(folder, steps=4))
+    with ThreadPoolExecutor(1) as reader:
+        result = TrainingLoop(config, folder / "late", Ranks(), reader).run()
+    assert result.steps == 4
+    assert math.isfinite(result.loss)
+    assert (folder / "late/model.json").exists()
+
+
+def test_updates_left_out_are_counted_over_restarts(folder: Path) -> None:
+    config = parse_config(settings(folder, on_nonfinite="skip"))
+
+    def state(reader: ThreadPoolExecutor) -> TrainingState:
+        lanes, model = Lanes.of(config, ExampleSource(config), 0, 1, reader), build_network(2, 4)
+        return TrainingState(config, folder / "counted", Ranks(), model, Updater(config.training, model), lanes)
+
+    with ThreadPoolExecutor(1) as reader:
+        before, after = state(reader), state(reader)
+        before.step, before.skipped = 9, 2
+        before.save(keep=3)
+        assert after.restore() == 9
+    assert after.skipped == 2
 
 
 def test_diverged_weights_are_not_saved(folder: Path) -> None:

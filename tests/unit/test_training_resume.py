@@ -6,14 +6,17 @@ import shutil
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tiny_training import ROOT, environment, run, settings, train, train_command, write_config
+import yaml
+from tiny_training import ROOT, environment, run, settings, train, train_command, write_config, write_volume
 
 from ffn.config import parse_config
 from ffn.prepare.run import prepare_training
 
 DYING = [sys.executable, str(ROOT / "tests/unit/dying_process.py")]
+BEST = ("validation.csv", "best.json", "best.ckpt.index", "best.ckpt.data-00000-of-00001")
 RESULTS = ("model.ckpt.index", "model.ckpt.data-00000-of-00001", "model.json", "curves.csv")
 
 
@@ -63,6 +66,44 @@ def test_killed_at_random_moments(folder: Path, config: Path, undisturbed: tuple
     moments = [random.randrange(touches // 4, touches * 3 // 4), random.randrange(touches // 4, touches)]
     assert kill_until_done(folder / "random", config, moments) >= 1, moments
     assert contents(folder / "random") == files, moments
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "training", "augmentation"),
+    [
+        (
+            "lamb",
+            {"optimizer": "lamb", "ema": 0.9, "accumulate": 2, "validate_every": 4, "validation_examples": 5},
+            {"brightness": 0.5, "misalignment": 0.5, "elastic": 0.5},
+        ),
+        ("float16", {"optimizer": "momentum", "precision": "float16", "on_nonfinite": "skip"}, {}),
+        ("lars", {"optimizer": "lars", "virtual_workers": 2, "microbatch": 1, "schedule": "cosine"}, {}),
+        (
+            "adamw",
+            {"optimizer": "adamw", "gradient_clip": None, "gradient_clip_norm": 0.1, "moves": "max_pred_moves"},
+            {},
+        ),
+    ],
+)
+def test_whatever_is_in_play_is_restored(
+    folder: Path, name: str, training: dict[str, Any], augmentation: dict[str, float]
+) -> None:
+    """Slots of every optimizer, averages, the scale of losses, augmentation, queues of moves, the best weights."""
+    values = settings(folder, steps=23, log_every=4, checkpoint_every=5, **training)
+    if "validate_every" in training:
+        other = folder / "held_out.h5"
+        write_volume(other)
+        values["data"]["validation"] = {"image": f"{other}:image", "labels": f"{other}:labels"}
+    config = folder / f"{name}.yaml"
+    config.write_text(yaml.safe_dump({**values, "run": name, "augmentation": augmentation}))
+    calm, disturbed = folder / f"{name}-calm", folder / f"{name}-disturbed"
+    [(status, touches)] = runs(calm, config, [0])
+    assert status == 0
+    assert kill_until_done(disturbed, config, [touches // 2, touches // 3]) >= 1
+    names = [*RESULTS, *(n for n in BEST if "validate_every" in training)]
+    for file in names:
+        assert (disturbed / file).read_bytes() == (calm / file).read_bytes(), file
 
 
 @pytest.mark.slow

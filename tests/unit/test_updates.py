@@ -132,6 +132,18 @@ def test_the_average_of_the_weights_follows_its_definition_and_leaves_them_alone
             np.testing.assert_array_equal(a, b)
 
 
+def test_before_the_first_update_the_average_is_the_weights_themselves(tmp_path: Path) -> None:
+    model, updater, _ = stepper(config_of(tmp_path, ema=0.75), 1)
+    for kept, weight in zip(updater.kept_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(kept, weight)
+
+
+def test_adasum_is_refused_for_virtual_workers(tmp_path: Path) -> None:
+    values = {**settings(tmp_path, virtual_workers=2), "allreduce": {"operation": "adasum"}}
+    with pytest.raises(ConfigError, match=r"combines the gradients of ranks, but those of 2"):
+        parse_config(values)
+
+
 def test_lars_moves_each_kernel_by_its_own_rate_and_biases_by_the_plain_one() -> None:
     kernel = keras.Variable(np.array([[3.0, 4.0]], np.float32))
     bias, zeros = keras.Variable(np.array([1.0], np.float32)), keras.Variable(np.zeros((1, 2), np.float32))
@@ -207,6 +219,7 @@ def test_exponential_and_cyclic_schedules_begin_after_the_ramp() -> None:
         ({"gradient_clip": 0.7, "gradient_clip_norm": 1.0}, "exclude each other"),
         ({"steps": 10, "warmup_steps": 10}, "warmup_steps 10 must be fewer"),
         ({"learning_rate": 0}, "learning_rate"),
+        ({"learning_rate": math.inf}, "learning_rate"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(tmp_path: Path, given: dict[str, Any], said: str) -> None:
