@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from tiny_training import settings, write_volume
 
 from ffn.config import Config, parse_config
@@ -17,7 +18,7 @@ from ffn.model.network import build_network
 from ffn.prepare.run import prepare_training
 from ffn.runs import checkpoint_prefix
 from ffn.training.best import Best
-from ffn.training.curves import VALIDATION, read_rows
+from ffn.training.curves import VALIDATION, Curves, read_rows
 from ffn.training.examples import ExampleSource, LaneStream
 from ffn.training.loop import TrainingLoop
 from ffn.training.metrics import PREDICTED_LOGIT, Measures, Tally
@@ -131,6 +132,27 @@ def test_a_run_judges_itself_and_keeps_the_best_weights(folder: Path) -> None:
     best = json.loads((output / "best.json").read_text())
     assert best["f1"] == pytest.approx(max(float(row["f1"]) for row in rows), rel=1e-6)
     assert best["step"] == int(max(rows, key=lambda row: float(row["f1"]))["step"])
+
+
+def test_tensorboard_shows_what_is_judged_also_after_a_restart(folder: Path) -> None:
+    output = folder / "shown"
+    with ThreadPoolExecutor(1) as reader:
+        TrainingLoop(config_of(folder, steps=8, validate_every=4), output, Ranks(), reader).run()
+    rows = {int(row["step"]): float(row["f1"]) for row in read_rows(output / "validation.csv")}
+    assert shown(output, "validation/f1") == pytest.approx(rows)
+    Curves(output, 4).close()
+    assert shown(output, "validation/f1") == pytest.approx({4: rows[4]})
+
+
+def shown(output: Path, tag: str) -> dict[int, float]:
+    """The points that TensorBoard shows of one curve."""
+    (file,) = (output / "tensorboard").iterdir()
+    return {
+        event.step: float(tf.make_ndarray(value.tensor))
+        for event in tf.compat.v1.train.summary_iterator(str(file))
+        for value in event.summary.value
+        if value.tag == tag
+    }
 
 
 def test_only_higher_f1_replaces_the_best_weights_also_after_a_restart(tmp_path: Path) -> None:
