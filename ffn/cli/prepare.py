@@ -155,6 +155,9 @@ def _coordinates(args: argparse.Namespace) -> None:
 
 def _prepare(args: argparse.Namespace) -> None:
     from ffn.config import load_config
+    from ffn.preflight import require_training_inputs
     from ffn.prepare.run import prepare_training
 
-    prepare_training(load_config(args.config))
+    config = load_config(args.config)
+    require_training_inputs(config)
+    prepare_training(config)
