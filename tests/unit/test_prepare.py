@@ -242,11 +242,14 @@ class TestMistakes:
             prepare_training(config)
 
 
-def test_command(volume, tmp_path):
-    config = config_for(tmp_path)
+def test_command(volume, tmp_path, capsys):
+    values = json.loads(config_for(tmp_path).model_dump_json())
     path = tmp_path / "config.yaml"
-    # JSON is YAML.
-    path.write_text(config.model_dump_json())
+    path.write_text(json.dumps(values))  # JSON is YAML
+    assert main(["prepare", "--config", str(path)]) == 2
+    assert "does not state its voxel size; give data.voxel_size" in capsys.readouterr().err
+    values["data"]["voxel_size"] = [10, 10, 10]
+    path.write_text(json.dumps(values))
     assert main(["prepare", "--config", str(path)]) == 0
     assert (tmp_path / "results/toy/prepare/done.json").exists()
 
