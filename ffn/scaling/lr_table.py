@@ -75,9 +75,15 @@ def analyse_all(config: Config, outcomes: Mapping[Cell, Outcome]) -> list[Study]
 
 
 def best_cells(config: Config, study: Study, outcomes: Mapping[Cell, Outcome]) -> dict[int, list[Cell]]:
-    """For each number of workers the cells (seeds) of the rate with the best mean score."""
-    best = {row.workers: int(row.powers[np.nanargmax(row.scores)]) for row in study.rows}
+    """For each number of workers the cells (seeds) of the rate with the best mean score, of those with most seeds:
+    a single seed is the best of a row by luck too often."""
+    best = {row.workers: int(row.powers[np.nanargmax(_of_most_seeds(row))]) for row in study.rows}
     return {n: sorted(c for c in outcomes if (c.workers, c.power) == (n, power)) for n, power in best.items()}
+
+
+def _of_most_seeds(row: Row) -> NDArray[np.float64]:
+    usable = np.isfinite(row.scores)
+    return np.where(usable & (row.seeds == row.seeds[usable].max()), row.scores, np.nan)
 
 
 def _row_scores(

@@ -65,9 +65,6 @@ def use_devices(config: Config, ranks: "Ranks") -> None:
         log("TensorFlow is already running in this process: training's thread and GPU settings have no effect.")
     if not gpus:
         tf.config.experimental.enable_op_determinism()
-    # This graph rewriting stumbles over the residual connections, at another node in every process, and reports an
-    # error; training is as fast without it.
-    tf.config.optimizer.set_experimental_options({"remapping": False})
 
 
 def intra_op(threads: Threads, cores: int, local_size: int, variables: Mapping[str, str] = os.environ) -> int:

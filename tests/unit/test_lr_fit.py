@@ -144,6 +144,15 @@ def test_a_rate_at_which_a_seed_diverged_is_not_the_best(tmp_path):
     assert {cell.power for cell in best_cells(config, study, outcomes)[1]} != {0}
 
 
+def test_a_lucky_seed_does_not_make_the_best_rate(tmp_path):
+    config = study_config(tmp_path, workers=[1, 2], seeds=2)
+    outcomes = simulated(config, lambda workers: math.log2(workers), 0.0)
+    (lucky,) = (cell for cell in outcomes if (cell.workers, cell.power) == (1, 2))
+    outcomes[lucky] = Outcome(lucky, False, {"training": {"accuracy": 0.99, "loss": 0.01}})
+    study = analyse(config, outcomes, "training", "accuracy")
+    assert [(cell.power, cell.seed) for cell in best_cells(config, study, outcomes)[1]] == [(0, 0), (0, 1)]
+
+
 def test_results_are_written_once(tmp_path):
     config = study_config(tmp_path, extensions=0)
     outcomes = simulated(config, broken, 0.002)
