@@ -1,5 +1,6 @@
 """What the training benchmarks share: a small volume in place of data, and a run against the bare step."""
 
+import argparse
 import math
 import multiprocessing
 import statistics
@@ -28,6 +29,17 @@ from ffn.training.loop import Stopwatch, TrainingLoop
 from ffn.training.ranks import Ranks
 from ffn.training.step import StepResult
 from ffn.training.threads import use_devices
+
+
+def add_network(parser: argparse.ArgumentParser) -> None:
+    """Options for network and batch; the defaults are those of the paper."""
+    for name, default in (("depth", 9), ("features", 32), ("fov", 33), ("delta", 8), ("batch", 1)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+
+
+def network_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The section `network` by these options."""
+    return {"depth": args.depth, "features": args.features, "fov": [args.fov] * 3, "deltas": [args.delta] * 3}
 
 
 def stand_in(folder: Path, fov: int, downsample: tuple[int, int, int] = (1, 1, 1)) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 import yaml
-from _training import stand_in
+from _training import add_network, network_of, stand_in
 
 from ffn.config import parse_config
 from ffn.scaling.paths import StudyPaths
@@ -24,16 +24,15 @@ BIN = Path(sys.executable).parent
 def main() -> None:
     """Parse the arguments, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("depth", 9), ("features", 32), ("fov", 33), ("delta", 8), ("batch", 1), ("rounds", 6)):
-        parser.add_argument(f"--{name}", type=int, default=default)
+    add_network(parser)
+    parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 4])
     args = parser.parse_args()
-    network = {"depth": args.depth, "features": args.features, "fov": [args.fov] * 3, "deltas": [args.delta] * 3}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         values = {
             **stand_in(folder, args.fov),
-            "network": network,
+            "network": network_of(args),
             "training": {"batch": args.batch},
             "study": {"cost": {"ranks": args.ranks, "rounds": args.rounds}},
         }

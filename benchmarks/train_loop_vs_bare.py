@@ -10,7 +10,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from _training import loop_against_bare, stand_in
+from _training import add_network, loop_against_bare, network_of, stand_in
 
 from ffn.config import parse_config
 
@@ -18,16 +18,15 @@ from ffn.config import parse_config
 def main() -> None:
     """Parse the arguments, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("depth", 9), ("features", 32), ("fov", 33), ("delta", 8), ("batch", 1), ("turns", 20)):
-        parser.add_argument(f"--{name}", type=int, default=default)
+    add_network(parser)
+    parser.add_argument("--turns", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=2.0, help="length of one turn")
     args = parser.parse_args()
-    network = {"depth": args.depth, "features": args.features, "fov": [args.fov] * 3, "deltas": [args.delta] * 3}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         values = {
             **stand_in(folder, args.fov),
-            "network": network,
+            "network": network_of(args),
             "training": {"batch": args.batch, "steps": 1_000_000, "learning_rate": 1e-4},
         }
         result = loop_against_bare(parse_config(values), folder, args.turns, args.seconds)

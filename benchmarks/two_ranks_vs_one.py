@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from _training import bare_side_by_side, stand_in
+from _training import add_network, bare_side_by_side, network_of, stand_in
 
 from ffn.cluster.launch import launch_line
 from ffn.config import parse_config
@@ -33,15 +33,14 @@ BIN = Path(sys.executable).parent
 def main() -> None:
     """Parse the arguments, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("depth", 9), ("features", 32), ("fov", 33), ("delta", 8), ("batch", 1), ("pairs", 4)):
-        parser.add_argument(f"--{name}", type=int, default=default)
+    add_network(parser)
+    parser.add_argument("--pairs", type=int, default=4)
     parser.add_argument("--fovs", type=int, default=40, help="fields of view that each run is timed over")
     parser.add_argument("--bare", type=float, default=15.0, help="seconds of bare steps that are timed")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        network = {"depth": args.depth, "features": args.features, "fov": [args.fov] * 3, "deltas": [args.delta] * 3}
-        values = {**stand_in(folder, args.fov), "network": network}
+        values = {**stand_in(folder, args.fov), "network": network_of(args)}
         prepare_training(parse_config(values))
         pairs, bare_pairs = [], []
         for number in range(args.pairs):
