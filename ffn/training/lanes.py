@@ -39,9 +39,10 @@ class Lane:
     def update(self, updated: NDArray[np.float32]) -> None:
         """Overwrite the map where `crops` last looked (float32 logits, fov-sized).
 
-        An answer that holds no numbers cannot be worked on: the lane then takes its next example.
+        An example or an answer that holds no numbers cannot be worked on: the lane then takes its next example. The
+        answer alone does not tell, for some kernels make a 0 of what is no number.
         """
-        if np.isfinite(updated).all():
+        if self._sound and np.isfinite(updated).all():
             self._walk.update(updated)
         else:
             self._begin()
@@ -68,7 +69,7 @@ class Lane:
 
     def _take(self, example: Example) -> None:
         self._loading = self._load(self._stream, self._next)
-        self._walk = Walk(self._config, example)
+        self._walk, self._sound = Walk(self._config, example), bool(np.isfinite(example.image).all())
 
     def _load(self, stream: LaneStream, index: int) -> Future[Example]:
         return self._reader.submit(self._source.load, stream, index)

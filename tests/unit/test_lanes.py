@@ -1,5 +1,6 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from tiny_training import config_of, settings, split
 from ffn.config import parse_config
 from ffn.model.logits import logit
 from ffn.prepare.run import prepare_training
-from ffn.training.examples import ExampleSource, LaneStream
+from ffn.training.examples import Example, ExampleSource, LaneStream
 from ffn.training.lanes import Lane, Lanes
 from ffn.training.metrics import Tally
 
@@ -57,6 +58,24 @@ def test_two_ranks_see_the_examples_of_one_rank_with_twice_the_batch(
         np.testing.assert_array_equal(a, b)
     np.testing.assert_array_equal(one.values, two.values)
     assert one["true_positive"] > 0
+
+
+def test_an_example_without_numbers_is_left_at_once_whatever_the_answer(
+    folder: Path, reader: ThreadPoolExecutor
+) -> None:
+    """Fused kernels may answer it with numbers."""
+
+    class Broken(ExampleSource):
+        def load(self, lane: LaneStream, index: int) -> Example:
+            example = super().load(lane, index)
+            return replace(example, image=np.full_like(example.image, np.nan)) if index == 0 else example
+
+    config, tally = config_of(folder), Tally()
+    lane = Lane(config, Broken(config), LaneStream(0, 1), reader)
+    assert np.isnan(lane.crops(tally)[0]).all()
+    lane.update(np.full(config.network.fov, 6, np.float32))
+    assert int(lane.state()["number"]) > 0
+    assert np.isfinite(lane.crops(tally)[0]).all()
 
 
 def test_lanes_advance_independently_and_start_from_the_seed(folder: Path, reader: ThreadPoolExecutor) -> None:
