@@ -16,10 +16,11 @@ from ffn.config.sections import (
     TrainingVolume,
 )
 from ffn.config.study import CostModel, Efficiency, LrStudy, StrongScaling, Study
-from ffn.config.training import ADDING, Allreduce, Augmentation, Threads, Training
+from ffn.config.training import ADDING, FREE, Allreduce, Augmentation, Threads, Training
 
 __all__ = [
     "ADDING",
+    "FREE",
     "Allreduce",
     "Assembly",
     "Augmentation",

@@ -150,6 +150,9 @@ class Allreduce(Section):
     )
 
 
+FREE = frozenset({"checkpoint_every", "keep_checkpoints", "microbatch"})
+"""Settings of `Training` that change nothing in its result."""
+
 ADDING = ("operation", "compression", "message")
 """Settings of `Allreduce` that change what is learned; the others only change how fast."""
 

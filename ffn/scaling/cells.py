@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from ffn.config import ADDING, Config, LrStudy, Training, parse_config
+from ffn.config import ADDING, FREE, Config, LrStudy, parse_config
 from ffn.errors import ConfigError
 from ffn.runs import SYNTHETIC, RunPaths
 from ffn.scaling.paths import StudyPaths
@@ -86,14 +86,10 @@ def cell_config(config: Config, cell: Cell) -> Config:
     return parse_config(values, f"cell {cell.name}")
 
 
-# Settings of training that change nothing in its result.
-_FREE = {*Training.model_fields} & {"checkpoint_every", "keep_checkpoints", "microbatch"}
-
-
 def cell_settings(config: Config) -> dict[str, Any]:
     """The parts of a cell's configuration that decide its result."""
     values = config.model_dump(mode="json")
-    values["training"] = {key: value for key, value in values["training"].items() if key not in _FREE}
+    values["training"] = {key: value for key, value in values["training"].items() if key not in FREE}
     kept = {key: values[key] for key in ("seed", "data", "network", "prepare", "training", "augmentation")}
     if config.training.ranks > 1:
         kept["allreduce"] = {key: values["allreduce"][key] for key in ADDING}

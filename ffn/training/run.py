@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ffn.config import ADDING, Config
+from ffn.config import ADDING, FREE, Config
 from ffn.errors import ConfigError
 from ffn.runs import SYNTHETIC, RunPaths
 from ffn.stages import Stage
@@ -17,9 +17,6 @@ from ffn.training.layout import KEYS, Layout
 from ffn.training.loop import TrainingLoop, TrainingResult
 from ffn.training.ranks import Ranks
 from ffn.training.threads import use_devices
-
-# What may change between two starts of a run without changing its result.
-_FREE = frozenset({"checkpoint_every", "keep_checkpoints", "microbatch"})
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,7 @@ def settings(config: Config) -> dict[str, Any]:
     How its lanes are dealt out may change on the way; checkpoints and done.json tell (`ffn.training.layout`).
     """
     whole = config.model_dump(mode="json")
-    training = {key: value for key, value in whole["training"].items() if key not in (*_FREE, *KEYS)}
+    training = {key: value for key, value in whole["training"].items() if key not in (*FREE, *KEYS)}
     kept = {
         "seed": whole["seed"],
         "data": {key: whole["data"][key] for key in ("train", "validation")},

@@ -1,6 +1,5 @@
 """Something happens to one of several real Horovod ranks: all end, say why, and the same command goes on."""
 
-import importlib.util
 import json
 import random
 import subprocess
@@ -11,15 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from tiny_training import ROOT, environment, settings
+from tiny_training import ROOT, environment, needs_horovod, settings
 
 from ffn.config import parse_config
 from ffn.model.checkpoint import read_tensors
 from ffn.prepare.run import prepare_training
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("horovod") is None, reason="no Horovod: run `make setup-dev`, which builds it"
-)
+pytestmark = needs_horovod
 RESULTS = ("model.ckpt.index", "model.ckpt.data-00000-of-00001", "model.json", "curves.csv")
 STALL_S = 5
 

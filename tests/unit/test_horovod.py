@@ -1,6 +1,5 @@
 """Several training ranks, by real Horovod processes over Gloo where Horovod is installed."""
 
-import importlib.util
 import json
 import re
 import signal
@@ -13,7 +12,19 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from tiny_training import ROOT, environment, run, settings, train, train_command, write_config, write_volume
+from tiny_training import (
+    BIN,
+    ROOT,
+    environment,
+    horovodrun,
+    needs_horovod,
+    run,
+    settings,
+    train,
+    train_command,
+    write_config,
+    write_volume,
+)
 
 from ffn.config import parse_config
 from ffn.errors import DataError, RankError
@@ -21,19 +32,12 @@ from ffn.model.checkpoint import read_tensors
 from ffn.prepare.run import prepare_training
 from ffn.training.ranks import Ranks, launched_ranks
 
-needs_horovod = pytest.mark.skipif(importlib.util.find_spec("horovod") is None, reason="needs Horovod: make setup")
-BIN = Path(sys.executable).parent
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("horovod")
     prepare_training(parse_config(settings(folder)))
     return folder
-
-
-def horovodrun(command: list[str], ranks: int = 2) -> list[str]:
-    return [str(BIN / "horovodrun"), "--gloo", "-np", str(ranks), "-H", f"localhost:{ranks}", *command]
 
 
 def weights(output: Path) -> dict[str, np.ndarray]:

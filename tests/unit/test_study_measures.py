@@ -1,6 +1,5 @@
 """Measurements of the scaling study by real ranks: throughput over ranks, and the calibration of the cost model."""
 
-import importlib.util
 import json
 import os
 import sys
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tiny_training import environment, run, settings
+from tiny_training import BIN, environment, horovodrun, needs_horovod, run, settings
 
 from ffn.config import Config, parse_config
 from ffn.prepare.run import prepare_training
@@ -17,11 +16,7 @@ from ffn.scaling.efficiency import step_seconds
 from ffn.scaling.paths import StudyPaths
 from ffn.scaling.probe import join_ranks
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(importlib.util.find_spec("horovod") is None, reason="needs Horovod: make setup"),
-]
-BIN = Path(sys.executable).parent
+pytestmark = [pytest.mark.slow, needs_horovod]
 STUDY = {
     "scaling": {"ranks": [1, 2], "steps": 4, "warmup_steps": 1, "repeats": 1},
     "lr_study": {"workers": [1, 3], "log_every": 5},
@@ -45,10 +40,9 @@ def configured(config_file: Path) -> Config:
 
 def study(config_file: Path, *part: str, ranks: int = 1) -> str:
     """What `ffn study` says."""
-    launch = [] if ranks == 1 else [str(BIN / "horovodrun"), "--gloo", "-np", str(ranks), "-H", f"localhost:{ranks}"]
+    command = [sys.executable, "-m", "ffn", "study", *part, "--config", str(config_file)]
     variables = {**environment(), "PATH": f"{BIN}:{os.environ['PATH']}"}
-    command = [*launch, sys.executable, "-m", "ffn", "study", *part, "--config", str(config_file)]
-    done = run(command, env=variables)
+    done = run(command if ranks == 1 else horovodrun(command, ranks), env=variables)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 

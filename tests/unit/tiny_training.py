@@ -1,5 +1,6 @@
 """A training run that takes seconds: a 36^3 volume of bright cells between dark membranes, and its configuration."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -8,12 +9,21 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pytest
 import yaml
 from scipy import ndimage
 
 from ffn.config import Config, parse_config
 
 ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+
+needs_horovod = pytest.mark.skipif(importlib.util.find_spec("horovod") is None, reason="needs Horovod: make setup")
+
+
+def horovodrun(command: list[str], ranks: int = 2) -> list[str]:
+    """The command started as this many ranks, over Gloo."""
+    return [str(BIN / "horovodrun"), "--gloo", "-np", str(ranks), "-H", f"localhost:{ranks}", *command]
 
 
 def write_volume(path: Path, size: int = 36, cells: int = 12, seed: int = 3) -> None:
