@@ -1,13 +1,13 @@
 """The configuration: typed sections, loading with one report of all problems, generated documentation."""
 
+from ffn.config.assembly import Assembly
+from ffn.config.inference import Inference
 from ffn.config.load import load_config, parse_config
 from ffn.config.sections import (
-    Assembly,
     Cluster,
     Config,
     Data,
     Export,
-    Inference,
     Network,
     Prepare,
     Region,
