@@ -34,7 +34,7 @@ ALL_CORES = 1024
 # Settings that change how fast or how safely a stage works, but not what it makes.
 _WITHOUT_EFFECT = {
     "training": {"checkpoint_every", "keep_checkpoints", "log_every", "microbatch"},
-    "inference": {"intra_op_threads", "checkpoint_every_s"},
+    "inference": {"batch_size", "concurrent", "intra_op_threads", "checkpoint_every_s"},
 }
 
 

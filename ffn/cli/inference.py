@@ -3,17 +3,18 @@
 import argparse
 from pathlib import Path
 
-from ffn.cli.options import add_command, add_config, box_option
+from ffn.cli.options import add_command, add_config, box_option, numbers_option
 
 _INFER_EXAMPLES = """\
   ffn infer --config config.yaml --image volume.h5:image --checkpoint model.ckpt --box 0:40,0:48,170:250 --output seg
   ffn infer --config config.yaml --tile 0
+  ffn infer --config config.yaml --tile 0-7,12
   ffn infer --config config.yaml --tile 0 --pass 3
 
 The first form segments one box (or the whole image) as one sub-volume with the configured network and leaves
 seg/segmentation.h5 (dataset labels) and seg/origins.json. The second segments one of the run's sub-volumes, which
-`ffn tiles` lists; the third is one of its `inference.passes`. A command that was killed continues when it is run
-again."""
+`ffn tiles` lists, the third several, on a GPU in common batches; the last is one of its `inference.passes`. A command
+that was killed continues when it is run again."""
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -26,7 +27,12 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "--box", type=box_option, metavar="Z0:Z1,Y0:Y1,X0:X1", help="segment only these voxels, as if they were all"
     )
     infer.add_argument("--output", type=Path, metavar="DIR", help="folder for the results")
-    infer.add_argument("--tile", type=int, metavar="K", help="instead: sub-volume K of the run's test region")
+    infer.add_argument(
+        "--tile",
+        type=numbers_option,
+        metavar="K",
+        help="instead: sub-volumes of the run's test region, such as 3 or 0-7,12",
+    )
     infer.add_argument(
         "--pass", dest="number", type=int, metavar="P", help="which of the configured inference.passes (default 0)"
     )
@@ -68,14 +74,14 @@ def _infer(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         if missing:
             parser.error(f"give {', '.join(missing)}, or --tile alone for a sub-volume of the run")
     from ffn.config import load_config
-    from ffn.inference.subvolume import run_tile
-    from ffn.inference.tiles import infer_tile
+    from ffn.inference.subvolume import Tile, run_tile
+    from ffn.inference.tiles import infer_tiles
 
     config = load_config(args.config)
     if args.tile is not None:
-        infer_tile(config, args.tile, args.number or 0)
+        infer_tiles(config, args.tile, args.number or 0)
     else:
-        run_tile(config, args.image, args.checkpoint, args.box, args.output)
+        run_tile(config, Tile(args.image, args.checkpoint, args.box, args.output))
 
 
 def _consensus(args: argparse.Namespace) -> None:

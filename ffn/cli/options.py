@@ -1,6 +1,7 @@
 """Arguments that several commands share."""
 
 import argparse
+import re
 from pathlib import Path
 
 from ffn.errors import GeometryError
@@ -21,6 +22,17 @@ def zyx_option(text: str) -> ZYX:
         return parse_zyx(text)
     except GeometryError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def numbers_option(text: str) -> list[int]:
+    """Numbers and ranges with both ends, `3` or `0-7,12`: ascending, each once."""
+    numbers: set[int] = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if match is None or int(match[2] or match[1]) < int(match[1]):
+            raise argparse.ArgumentTypeError(f"'{text}' is not a list of numbers and ranges such as 3 or 0-7,12.")
+        numbers.update(range(int(match[1]), int(match[2] or match[1]) + 1))
+    return sorted(numbers)
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:

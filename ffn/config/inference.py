@@ -47,6 +47,16 @@ class Inference(Section):
     )
     subvolume_size: Size | None = Field(None, description="Sub-volume of one job; empty = the whole box at once.")
     subvolume_overlap: Offset = Field((32, 32, 32), description="Voxels shared with a neighbouring sub-volume.")
+    batch_size: NotNegative = Field(
+        0, description="Fields of view evaluated at once, of sub-volumes side by side; 0 = 16 on a GPU, else 1."
+    )
+    concurrent: NotNegative = Field(
+        0, description="Sub-volumes of a job that are filled side by side; 0 = twice the batch, 1 where that is 1."
+    )
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32",
+        description="Arithmetic of the convolutions; the short ones are faster on GPUs and give slightly other labels.",
+    )
     intra_op_threads: NotNegative = Field(0, description="Threads inside one operation; 0 = TensorFlow decides.")
     checkpoint_every_s: Annotated[float, Field(gt=0)] = Field(
         60.0, description="Seconds between saved states of an unfinished sub-volume."

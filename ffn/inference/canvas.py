@@ -4,6 +4,9 @@ One object (`_grow`):
 
     pop a position -> crop image and object map -> network -> hold down rejected voxels -> write back -> queue moves
 
+A flood fill is a generator: it yields what the network shall look at and is sent the answer. So it knows nothing of
+batches, devices and other sub-volumes (`ffn.inference.drive`), and whenever it waits, its state can be saved.
+
 The object map of the current object is a float32 canvas of logits, NaN where nothing has been predicted. When the
 object is finished, what reaches the segment threshold and is still free becomes a segment; only the box that was
 visited is read and wiped, so the cost of a seed does not depend on the size of the sub-volume. (The reference also
@@ -13,8 +16,9 @@ Where network voxels are larger than the image's, `fine` keeps the labels of the
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +28,16 @@ from ffn.inference.fine import FineLabels
 from ffn.inference.movement import FaceMaxMovement
 from ffn.inference.options import FloodOptions
 
-NetworkCall = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]
-"""(image, object map) -> updated map: float32 [z, y, x] of the field of view; the result may be written to."""
+
+class Look(NamedTuple):
+    """What the network shall evaluate: float32 [z, y, x] of the field of view. Both change after the answer."""
+
+    image: NDArray[np.float32]
+    object_map: NDArray[np.float32]
+
+
+Flood = Generator[Look, NDArray[np.float32], None]
+"""Yields a look, is sent the updated map for it: float32 [z, y, x], an array that may be written to."""
 
 COUNTERS = (
     "seeds",
@@ -66,6 +78,8 @@ class Growth:
     low: ZYX
     high: ZYX
     fovs: int = 0
+    looking_at: ZYX | None = None
+    """Where the network has been asked and not yet answered."""
 
 
 @dataclass
@@ -75,13 +89,11 @@ class Canvas:
     Args:
         image: float32 [z, y, x], normalised grey values.
         options: Levels and sizes.
-        network: One evaluation of the network.
         fine: Labels in image voxels; None where these are the network's voxels.
     """
 
     image: NDArray[np.float32]
     options: FloodOptions
-    network: NetworkCall
     fine: FineLabels | None = None
     counters: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(COUNTERS, 0)))
     segments: list[Segment] = field(default_factory=list)
@@ -95,24 +107,22 @@ class Canvas:
         self._shown = np.empty(fov, np.float32)
         self._mask, self._other_mask = np.empty(fov, np.bool_), np.empty(fov, np.bool_)
 
-    def segment_all(self, seeds: NDArray[np.int64], after_fov: Callable[[], None] = lambda: None) -> None:
+    def segment_all(self, seeds: NDArray[np.int64]) -> Flood:
         """Grow an object from each seed in turn, continuing at `next_seed` and `growth` where a saved state stopped.
 
         Args:
             seeds: int [n, 3], z,y,x.
-            after_fov: Called after each evaluation of the network and after each seed; all state is consistent then.
         """
         while self.next_seed < len(seeds):
             if self.growth is None:
                 z, y, x = (int(n) for n in seeds[self.next_seed])
                 self.growth = self._start((z, y, x))
             if self.growth is not None:
-                self._grow(self.growth, after_fov)
+                yield from self._grow(self.growth)
                 self._keep_or_reject(self.growth)
                 self._wipe(self.growth)
                 self.growth = None
             self.next_seed += 1
-            after_fov()
 
     def finished_labels(self) -> NDArray[np.uint32]:
         """uint32 [z, y, x] in image voxels: ids from 1 in order of creation, 0 elsewhere."""
@@ -150,31 +160,36 @@ class Canvas:
         self.counters["skip_threshold"] += 1
         return False
 
-    def _grow(self, growth: Growth, after_fov: Callable[[], None]) -> None:
+    def _grow(self, growth: Growth) -> Flood:
         while (position := growth.movement.pop(self._may_visit)) is not None:
             if not self.object_map[growth.seed] >= self.options.move:
                 self.counters["seed_got_too_weak"] += 1
                 return
-            growth.movement.push(self._predict(position), position)
+            growth.looking_at = position
+            before = self.object_map[self.box_around(position, position)]
+            after = yield self._look(position, before)
+            self._update(before, after)
+            growth.looking_at = None
+            growth.movement.push(after, position)
             growth.low = _each(min, growth.low, position)
             growth.high = _each(max, growth.high, position)
             growth.fovs += 1
             self.counters["fovs"] += 1
-            after_fov()
 
-    def _predict(self, position: ZYX) -> NDArray[np.float32]:
-        box = self.box_around(position, position)
-        before, shown, mask = self.object_map[box], self._shown, self._mask
+    def _look(self, position: ZYX, before: NDArray[np.float32]) -> Look:
+        shown, unseen = self._shown, self._mask
         np.copyto(shown, before)
-        np.isnan(shown, out=mask)
-        np.copyto(shown, self.options.pad, where=mask)
-        after = self.network(self.image[box], shown)
+        np.isnan(shown, out=unseen)
+        np.copyto(shown, self.options.pad, where=unseen)
+        return Look(self.image[self.box_around(position, position)], shown)
+
+    def _update(self, before: NDArray[np.float32], after: NDArray[np.float32]) -> None:
+        """Write a prediction into the object map, of which `before` is a view; both then hold the same."""
         if self.options.disco >= 0:
-            np.greater_equal(after, self.options.move, out=mask)
-            if np.count_nonzero(mask) / mask.size > self.options.disco:
+            reached = np.greater_equal(after, self.options.move, out=self._mask)
+            if np.count_nonzero(reached) / reached.size > self.options.disco:
                 self._hold_down(before, after)
         before[...] = after
-        return after
 
     def _hold_down(self, before: NDArray[np.float32], after: NDArray[np.float32]) -> None:
         """Undo increases of voxels that had been predicted (not NaN) as outside, so objects rather split than merge."""

@@ -32,12 +32,13 @@ def save_state(path: Path, canvas: Canvas, seeds: NDArray[np.int64]) -> None:
     }
     growth = canvas.growth
     if growth is not None:
+        asked = [] if growth.looking_at is None else [growth.looking_at]
         facts["growth"] = {
             "seed": growth.seed,
             "low": growth.low,
             "high": growth.high,
             "fovs": growth.fovs,
-            "queue": list(growth.movement.queue),
+            "queue": [*asked, *growth.movement.queue],
             "done": sorted(growth.movement.done),
         }
         arrays["object_map"] = canvas.object_map[canvas.box_around(growth.low, growth.high)]

@@ -1,4 +1,4 @@
-"""One pass over a sub-volume, from image to labels: a stage in its own folder that can be killed and run again.
+"""Passes over sub-volumes, from image to labels: each a stage in its own folder that can be killed and run again.
 
 The folder holds, besides the stage's markers and, while it is unfinished, `state.npz`:
 
@@ -12,7 +12,8 @@ The folder holds, besides the stage's markers and, while it is unfinished, `stat
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,14 @@ from ffn.config import Config, Network
 from ffn.errors import DataError, GeometryError, StageError
 from ffn.files import remove, write_json
 from ffn.geometry import Box
-from ffn.inference.canvas import Canvas, NetworkCall
+from ffn.inference.canvas import Canvas, Flood
+from ffn.inference.drive import drive
 from ffn.inference.fine import FineLabels
 from ffn.inference.fingerprint import checkpoint_fingerprint
 from ffn.inference.framing import Framing
 from ffn.inference.options import FloodOptions
 from ffn.inference.state import restore_state, save_state
+from ffn.inference.tally import Tally, TileTally
 from ffn.prepare.seeds import coarse_seeds
 from ffn.progress import Progress, log
 from ffn.stages import Stage
@@ -40,123 +43,150 @@ ORIGINS_FILE = "origins.json"
 STATE_FILE = "state.npz"
 
 
-def run_tile(
-    config: Config,
-    image: str,
-    checkpoint: Path,
-    box: Box | None,
-    output: Path,
-    *,
-    number: int = 0,
-    may_be_empty: bool = False,
-) -> None:
-    """Segment one box of an image, as if it were the whole volume, into the folder `output`.
+@dataclass(frozen=True)
+class Tile:
+    """One sub-volume to be filled.
+
+    Attributes:
+        image: URI of the grey values.
+        checkpoint: Prefix of the weights.
+        box: zyx voxels of the image; None = all of it. It is segmented as if it were the whole volume.
+        output: Folder of the results. Complete with the same settings: nothing is done. Unfinished: continued.
+        number: Which of the passes: 0 sees the box as it is, each other one turned its own way.
+        may_be_empty: Whether a box without seeds gives an empty result (one tile of many) or a DataError.
+    """
+
+    image: str
+    checkpoint: Path
+    box: Box | None
+    output: Path
+    number: int = 0
+    may_be_empty: bool = False
+
+
+def run_tile(config: Config, tile: Tile) -> None:
+    """Fill one sub-volume; see `run_tiles`."""
+    run_tiles(config, [tile])
+
+
+def run_tiles(config: Config, tiles: Sequence[Tile]) -> None:
+    """Fill sub-volumes, some of them side by side; each becomes its own finished folder.
 
     Args:
         config: Its `network` and `inference` sections and `data.voxel_size` are used.
-        image: URI of the grey values.
-        checkpoint: Prefix of the weights.
-        box: zyx voxels of the image; None = all of it.
-        output: The folder. Complete with the same settings: nothing is done. Unfinished: continued.
-        number: Which of the passes: 0 sees the box as it is, each other one turned its own way.
-        may_be_empty: Whether a box without seeds gives an empty result (one tile of many) or a DataError.
+        tiles: All of one checkpoint. Those that are complete are left alone.
 
     Raises:
-        GeometryError: the box lies outside the image or is smaller than the field of view.
+        GeometryError: a box lies outside its image or is smaller than the field of view.
         CheckpointError: see `load_executor`.
-        StageError: the folder belongs to other settings.
-        VolumeError: the image cannot be read.
+        StageError: a folder belongs to other settings.
+        VolumeError: an image cannot be read.
     """
-    with open_image(image, voxel_size=config.data.voxel_size) as volume:
-        box = Box.of_shape(volume.shape) if box is None else box
-        view = volume.view(box)
-        _require_room(box, config)
-        stage, state = Stage(output, _settings(config, image, checkpoint, box, number)), output / STATE_FILE
-        if stage.is_done():
-            remove(state)
-            log(f"{output} is already complete.")
-            return
-        framing = Framing.of(config, number, view.shape, view.voxel_size)
-        grey = _normalised(framing.pooled(view), config.network)
-        voxel_size = volume.voxel_size
-        if voxel_size is None:
-            log("The image states no voxel size and data.voxel_size is empty: seeds are placed as for cubic voxels.")
-    # Imported here so that a tile that is already complete does not wait for TensorFlow.
+    unfinished = [tile for tile in tiles if not _is_complete(config, tile)]
+    if not unfinished:
+        return
+    # Imported here so that a job whose tiles are complete does not wait for TensorFlow.
     from ffn.inference.executor import load_executor
 
-    executor = load_executor(config.network, checkpoint, config.inference.intra_op_threads)
-    canvas = _canvas(config, framing, grey, executor)
+    inference = config.inference
+    executor = load_executor(
+        config.network,
+        unfinished[0].checkpoint,
+        threads=inference.intra_op_threads,
+        batch_size=inference.batch_size,
+        precision=inference.precision,
+    )
+    concurrent = inference.concurrent or (2 * executor.batch_size if executor.batch_size > 1 else 1)
+    voxels = sum(_box(config, tile).voxels for tile in unfinished)
+    with Progress(_label(unfinished), voxels, "voxels") as progress:
+        tally = Tally(progress)
+        drive((_flood(config, tile, tally) for tile in unfinished), executor, concurrent)
+    if len(unfinished) > 1:
+        log(f"{len(unfinished)} sub-volumes: {tally.fovs} FOVs in {tally.seconds:.0f} s, {tally.fovs_per_s:.1f} FOVs/s")
+
+
+def _is_complete(config: Config, tile: Tile) -> bool:
+    box = _box(config, tile)
+    _require_room(box, config)
+    if not Stage(tile.output, _settings(config, tile, box)).is_done():
+        return False
+    remove(tile.output / STATE_FILE)
+    log(f"{tile.output} is already complete.")
+    return True
+
+
+def _box(config: Config, tile: Tile) -> Box:
+    with open_image(tile.image, voxel_size=config.data.voxel_size) as volume:
+        return Box.of_shape(volume.shape) if tile.box is None else volume.view(tile.box).bounds
+
+
+def _label(tiles: Sequence[Tile]) -> str:
+    return tiles[0].output.name if len(tiles) == 1 else f"{len(tiles)} sub-volumes"
+
+
+def _flood(config: Config, tile: Tile, tally: Tally) -> Flood:
+    """All that happens to a sub-volume, from its image to its done-marker."""
+    box, state = _box(config, tile), tile.output / STATE_FILE
+    stage = Stage(tile.output, _settings(config, tile, box))
+    with open_image(tile.image, voxel_size=config.data.voxel_size) as volume:
+        view = volume.view(box)
+        framing = Framing.of(config, tile.number, view.shape, view.voxel_size)
+        canvas = _canvas(config, framing, _normalised(framing.pooled(view), config.network))
+        voxel_size = volume.voxel_size
+    if voxel_size is None:
+        log("The image states no voxel size and data.voxel_size is empty: seeds are placed as for cubic voxels.")
     if stage.started_marker.exists() and state.exists():
         seeds = restore_state(state, canvas)
-        log(f"{output}: continuing at seed {canvas.next_seed} of {len(seeds)}, {canvas.counters['fovs']} FOVs done")
+        log(
+            f"{tile.output}: continuing at seed {canvas.next_seed} of {len(seeds)}, {canvas.counters['fovs']} FOVs done"
+        )
     else:
-        with open_image(image, box=box, voxel_size=config.data.voxel_size) as view:
+        with open_image(tile.image, box=box, voxel_size=config.data.voxel_size) as view:
             seeds = framing.seeds(_seeds(view, framing, config))
-        _check_seeds(seeds, image, box, may_be_empty)
+        _check_seeds(seeds, tile.image, box, tile.may_be_empty)
         _refuse_foreign(stage)
         # Claimed only now: a mistake found above leaves no trace of settings that never worked.
         stage.begin()
         save_state(state, canvas, seeds)
-    timing = _flood(canvas, seeds, state, config.inference.checkpoint_every_s, output.name)
-    timing["network_seconds"] = executor.seconds
-    _write(output, canvas, framing, box, voxel_size, timing)
+    began, fovs_before = time.monotonic(), canvas.counters["fovs"]
+    counted = TileTally(tally, canvas, seeds, box.voxels)
+    yield from _saving(canvas, seeds, state, config.inference.checkpoint_every_s, counted)
+    counted.finish()
+    seconds, fovs = time.monotonic() - began, canvas.counters["fovs"] - fovs_before
+    timing = {"fovs": fovs, "seconds": seconds, "fovs_per_s": fovs / max(seconds, 1e-9)}
+    _write(tile.output, canvas, framing, box, voxel_size, timing)
     stage.finish(segments=len(canvas.segments), fovs=canvas.counters["fovs"])
     remove(state)
     share = canvas.counters["voxels_segmented"] / canvas.image.size
     log(
-        f"{output}: {len(canvas.segments)} segments, {share:.1%} of the voxels, {canvas.counters['fovs']} FOVs, "
+        f"{tile.output}: {len(canvas.segments)} segments, {share:.1%} of the voxels, {canvas.counters['fovs']} FOVs, "
         f"{timing['fovs_per_s']:.1f} FOVs/s"
     )
 
 
-def _canvas(config: Config, framing: Framing, grey: NDArray[np.float32], network: NetworkCall) -> Canvas:
+def _saving(canvas: Canvas, seeds: NDArray[np.int64], state: Path, every_s: float, counted: TileTally) -> Flood:
+    """The flood fill of a canvas, of which the state is saved every `every_s` seconds."""
+    saved = time.monotonic()
+    flood = canvas.segment_all(seeds)
+    look = next(flood, None)
+    while look is not None:
+        answer = yield look
+        try:
+            look = flood.send(answer)
+        except StopIteration:
+            look = None
+        counted.update()
+        if time.monotonic() - saved >= every_s:
+            save_state(state, canvas, seeds)
+            saved = time.monotonic()
+
+
+def _canvas(config: Config, framing: Framing, grey: NDArray[np.float32]) -> Canvas:
     options = FloodOptions.of(config.network, config.inference).turned(framing.orientation)
     image, factors = framing.image(grey), framing.orientation.reordered(framing.factors)
     z, y, x = image.shape
     fine = None if factors == (1, 1, 1) else FineLabels((z, y, x), factors, options.segment)
-    return Canvas(image, options, network, fine)
-
-
-def _flood(canvas: Canvas, seeds: NDArray[np.int64], state: Path, every_s: float, label: str) -> dict[str, float]:
-    began = time.monotonic()
-    fovs_before = canvas.counters["fovs"]
-    with Progress(label, len(seeds), "seeds", done=_settled(canvas, seeds)) as progress:
-        canvas.segment_all(seeds, _housekeeping(canvas, seeds, state, every_s, progress))
-    seconds = time.monotonic() - began
-    fovs = canvas.counters["fovs"] - fovs_before
-    return {"fovs": fovs, "seconds": seconds, "fovs_per_s": fovs / max(seconds, 1e-9)}
-
-
-def _settled(canvas: Canvas, seeds: NDArray[np.int64]) -> int:
-    """Seeds that need no more work: tried, or inside a segment. The share of the sub-volume that is done."""
-    ahead = seeds[canvas.next_seed :]
-    return canvas.next_seed + int(np.count_nonzero(canvas.labels[tuple(ahead.T)]))
-
-
-def _housekeeping(
-    canvas: Canvas, seeds: NDArray[np.int64], state: Path, every_s: float, progress: Progress
-) -> Callable[[], None]:
-    """What happens between two fields of view: progress, and a saved state every `every_s` seconds."""
-    began = saved = time.monotonic()
-    fovs_before = canvas.counters["fovs"]
-    shown, shown_segments = _settled(canvas, seeds), len(canvas.segments)
-
-    def after_fov() -> None:
-        nonlocal saved, shown, shown_segments
-        now = time.monotonic()
-        counters = canvas.counters
-        rate = (counters["fovs"] - fovs_before) / max(now - began, 1e-9)
-        note = f"{rate:.1f} FOVs/s, {counters['voxels_segmented']} voxels in {len(canvas.segments)} segments"
-        settled = shown
-        if len(canvas.segments) != shown_segments or canvas.next_seed == len(seeds):
-            settled, shown_segments = _settled(canvas, seeds), len(canvas.segments)
-        progress.advance(settled - shown, note)
-        shown = settled
-        if now - saved >= every_s:
-            save_state(state, canvas, seeds)
-            saved = time.monotonic()
-
-    return after_fov
+    return Canvas(image, options, fine)
 
 
 def _write(
@@ -192,16 +222,16 @@ def write_labels(path: Path, labels: NDArray[np.unsignedinteger[Any]], box: Box,
         volume.write(Box.of_shape(box.shape), labels.astype(np.uint64))
 
 
-def _settings(config: Config, image: str, checkpoint: Path, box: Box, number: int) -> dict[str, Any]:
+def _settings(config: Config, tile: Tile, box: Box) -> dict[str, Any]:
     """All that decides the labels; not how often states are saved, or by how many threads."""
     inference = config.inference
     return {
-        "image": image,
+        "image": tile.image,
         "box": str(box),
         "voxel_size": config.data.voxel_size,
-        "checkpoint_sha256": checkpoint_fingerprint(checkpoint),
+        "checkpoint_sha256": checkpoint_fingerprint(tile.checkpoint),
         "network": config.network.model_dump(),
-        "pass": number,
+        "pass": tile.number,
         "inference": {
             key: getattr(inference, key)
             for key in (
@@ -213,6 +243,7 @@ def _settings(config: Config, image: str, checkpoint: Path, box: Box, number: in
                 "disco_seed_threshold",
                 "seed_policy",
                 "mirror",
+                "precision",
             )
         },
     }

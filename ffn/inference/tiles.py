@@ -1,9 +1,11 @@
 """The sub-volumes of a run's test region, each one job."""
 
+from collections.abc import Sequence
+
 from ffn.config import Config
 from ffn.errors import ConfigError, GeometryError
 from ffn.geometry import Box, overlapping_tiles
-from ffn.inference.subvolume import run_tile
+from ffn.inference.subvolume import Tile, run_tiles
 from ffn.runs import RunPaths, checkpoint_prefix, image_uri
 from ffn.volumes import open_volume
 
@@ -44,20 +46,23 @@ def tile_box(config: Config, index: int) -> Box:
     return boxes[index]
 
 
-def infer_tile(config: Config, index: int, number: int = 0) -> None:
-    """Pass `number` over the sub-volume `index` of the run, into its folder (`run_tile`).
+def infer_tiles(config: Config, indices: Sequence[int], number: int = 0) -> None:
+    """Pass `number` over sub-volumes of the run, each into its folder (`run_tiles`).
 
     Raises GeometryError if there is no such sub-volume, ConfigError if there is no such pass.
     """
-    box, paths, passes = tile_box(config, index), RunPaths.of(config), config.inference.passes
+    paths, passes = RunPaths.of(config), config.inference.passes
     if not 0 <= number < passes:
         raise ConfigError(f"There is no pass {number}: inference.passes is {passes}, so there are 0 to {passes - 1}.")
-    run_tile(
-        config,
-        image_uri(config, config.data.test),
-        checkpoint_prefix(config),
-        box,
-        paths.tile(index) if passes == 1 else paths.tile_pass(index, number),
-        number=number,
-        may_be_empty=config.inference.subvolume_size is not None,
-    )
+    jobs = [
+        Tile(
+            image_uri(config, config.data.test),
+            checkpoint_prefix(config),
+            tile_box(config, index),
+            paths.tile(index) if passes == 1 else paths.tile_pass(index, number),
+            number,
+            may_be_empty=config.inference.subvolume_size is not None,
+        )
+        for index in indices
+    ]
+    run_tiles(config, jobs)

@@ -3,6 +3,9 @@
 A checkpoint `PREFIX` is the two files `PREFIX.index` and `PREFIX.data-00000-of-00001`. A convolution called `name` is
 stored as `seed_update/name/weights` (float32 [kz, ky, kx, in, out]) and `seed_update/name/biases` (float32 [out]), so
 google/ffn's released models can be read here and ours there. Other tensors in the file are ignored.
+
+The same arrays may also come as one NumPy archive `NAME.npz` (`ffn export-weights`), for machines without TensorFlow,
+which is imported only where its own format is read or written.
 """
 
 import errno
@@ -11,20 +14,21 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import ffn.model  # noqa: F401  (before TensorFlow)
 
 # isort: split
 import keras
 import numpy as np
-import tensorflow as tf
 
 from ffn.errors import CheckpointError
-from ffn.files import remove, sync
+from ffn.files import atomic_path, remove, sync
 
 SCOPE = "seed_update"
 DATA_SUFFIX = ".data-00000-of-00001"
 INDEX_SUFFIX = ".index"
+ARCHIVE_SUFFIX = ".npz"
 
 
 def with_suffix(prefix: Path, suffix: str) -> Path:
@@ -34,6 +38,8 @@ def with_suffix(prefix: Path, suffix: str) -> Path:
 
 def read_tensors(prefix: Path) -> dict[str, np.ndarray[Any, Any]]:
     """All tensors of a checkpoint by name. Raises CheckpointError if it is missing or damaged."""
+    if prefix.suffix == ARCHIVE_SUFFIX:
+        return _read_archive(prefix)
     prefix = _plain_prefix(prefix)
     for suffix in (INDEX_SUFFIX, DATA_SUFFIX):
         if not with_suffix(prefix, suffix).is_file():
@@ -41,6 +47,13 @@ def read_tensors(prefix: Path) -> dict[str, np.ndarray[Any, Any]]:
                 f"There is no checkpoint {prefix}: the file {with_suffix(prefix, suffix)} is missing. "
                 "Give the common beginning of the .index and .data files, for example results/demo/train/model.ckpt."
             )
+    try:
+        import tensorflow as tf
+    except ModuleNotFoundError as error:
+        raise CheckpointError(
+            f"{prefix} is in TensorFlow's format, and TensorFlow is not installed here. Where it is, run "
+            f"`ffn export-weights {prefix} weights.npz`, and give that file instead."
+        ) from error
     try:
         reader = tf.train.load_checkpoint(str(prefix))
         return {name: np.asarray(reader.get_tensor(name)) for name in sorted(reader.get_variable_to_shape_map())}
@@ -56,6 +69,8 @@ def write_tensors(prefix: Path, tensors: Mapping[str, Any]) -> None:
 
     Raises OSError, with ENOSPC where the disk is full; what was there under the prefix may then be gone.
     """
+    import tensorflow as tf
+
     folder = with_suffix(prefix, ".partial")
     remove(folder)
     folder.mkdir(parents=True)
@@ -79,6 +94,30 @@ def write_tensors(prefix: Path, tensors: Mapping[str, Any]) -> None:
         remove(folder)
 
 
+def _read_archive(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in sorted(archive)}
+    except FileNotFoundError as error:
+        raise CheckpointError(f"There are no weights {path}. `ffn export-weights` writes such a file.") from error
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        raise CheckpointError(f"{path} is not an archive of weights ({error}). Export or copy them again.") from error
+
+
+def export_weights(prefix: Path, output: Path) -> None:
+    """Write the network's weights of a checkpoint as a NumPy archive, under the same names, atomically.
+
+    Raises CheckpointError if the checkpoint is missing, damaged or not of a flood-filling network, or `output` does not
+    end in .npz.
+    """
+    if output.suffix != ARCHIVE_SUFFIX:
+        raise CheckpointError(f"Weights are written to a file NAME.npz, not {output}: by that ending they are known.")
+    tensors = read_tensors(prefix)
+    weights = {name: tensors[name] for name in _weight_names(tensors, prefix)}
+    with atomic_path(output) as partial, partial.open("wb") as file:
+        np.savez(file, allow_pickle=False, **weights)
+
+
 def load_weights(model: keras.Model, prefix: Path) -> None:
     """Set the weights of `model` (of `build_network`) from a checkpoint, ours or google/ffn's.
 
@@ -87,9 +126,7 @@ def load_weights(model: keras.Model, prefix: Path) -> None:
     """
     tensors = read_tensors(prefix)
     expected = dict(_named_variables(model))
-    theirs = [name for name in tensors if re.fullmatch(rf"{SCOPE}/\w+/(weights|biases)", name)]
-    if not theirs:
-        raise CheckpointError(f"The checkpoint {prefix} holds no flood-filling network: no tensor '{SCOPE}/...'.")
+    theirs = _weight_names(tensors, prefix)
     for name, variable in expected.items():
         if name not in tensors:
             raise _other_architecture(prefix, name, None, tuple(variable.shape))
@@ -106,6 +143,13 @@ def save_weights(model: keras.Model, prefix: Path, extra: Mapping[str, Any] | No
     """Write the weights of `model`, and `extra` arrays beside them, as the checkpoint `prefix`."""
     weights = {name: np.asarray(variable) for name, variable in _named_variables(model)}
     write_tensors(prefix, {**weights, **(extra or {})})
+
+
+def _weight_names(tensors: Mapping[str, Any], prefix: Path) -> list[str]:
+    names = [name for name in tensors if re.fullmatch(rf"{SCOPE}/\w+/(weights|biases)", name)]
+    if not names:
+        raise CheckpointError(f"The checkpoint {prefix} holds no flood-filling network: no tensor '{SCOPE}/...'.")
+    return names
 
 
 def _named_variables(model: keras.Model) -> Iterator[tuple[str, keras.Variable]]:
@@ -135,7 +179,7 @@ def _other_architecture(
     )
 
 
-def _as_os_error(error: "tf.errors.OpError", prefix: Path) -> OSError:
+def _as_os_error(error: Exception, prefix: Path) -> OSError:
     # TensorFlow keeps only the text of the system's error.
     codes = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
     code = next((code for code in codes if os.strerror(code) in str(error)), errno.EIO)

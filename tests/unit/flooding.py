@@ -3,6 +3,8 @@
 import numpy as np
 from scipy import ndimage
 
+from ffn.inference.canvas import Canvas
+from ffn.inference.drive import drive
 from ffn.inference.options import FloodOptions
 
 
@@ -36,6 +38,26 @@ class SmallNetwork:
         context = ndimage.uniform_filter(np.tanh(object_map), 3, mode="constant", output=np.float32)
         texture = ndimage.convolve(np.ascontiguousarray(image), self.kernel, mode="constant", output=np.float32)
         return np.float32(0.4) * object_map + self.gain * (image + self.offset) + context + np.float32(2.0) + texture
+
+
+class Batches:
+    """A function of one field of view as a network that is asked for batches; `sizes` are those that came."""
+
+    def __init__(self, network, batch_size=1) -> None:
+        self.network, self.batch_size, self.sizes, self.seconds = network, batch_size, [], 0.0
+
+    def start(self, looks):
+        self.sizes.append(len(looks))
+        # The looks may change before the answers are fetched.
+        copies = [(look.image.copy(), look.object_map.copy()) for look in looks]
+        return lambda: [self.network(*copy) for copy in copies]
+
+
+def flooded(image, chosen: FloodOptions, seeds, network) -> Canvas:
+    """A canvas whose objects have been grown."""
+    canvas = Canvas(image, chosen)
+    drive([canvas.segment_all(seeds)], Batches(network))
+    return canvas
 
 
 def blobs(seed: int, shape=(30, 32, 34)):

@@ -11,7 +11,7 @@ import sys
 import types
 from pathlib import Path
 
-from flooding import SmallNetwork
+from flooding import Batches, SmallNetwork
 
 from ffn.config import load_config
 
@@ -29,7 +29,7 @@ class CountDown:
 class KilledNetwork(SmallNetwork):
     def __init__(self, on_call) -> None:
         super().__init__(seed=2)
-        self.on_call, self.seconds = on_call, 0.0
+        self.on_call = on_call
 
     def __call__(self, image, object_map):
         self.on_call()
@@ -40,7 +40,7 @@ def main(config: str, image: str, checkpoint: str, output: str, where: str, coun
     kill = CountDown(int(count))
     network = KilledNetwork(kill if where == "fov" else lambda: None)
     executor = types.ModuleType("ffn.inference.executor")
-    executor.load_executor = lambda *_: network  # type: ignore[attr-defined]
+    executor.load_executor = lambda *_, **__: Batches(network)  # type: ignore[attr-defined]
     sys.modules[executor.__name__] = executor
     rename = Path.replace
 
@@ -53,9 +53,9 @@ def main(config: str, image: str, checkpoint: str, output: str, where: str, coun
         return renamed
 
     Path.replace = replace  # type: ignore[method-assign, assignment]
-    from ffn.inference.subvolume import run_tile
+    from ffn.inference.subvolume import Tile, run_tile
 
-    run_tile(load_config(Path(config)), image, Path(checkpoint), None, Path(output))
+    run_tile(load_config(Path(config)), Tile(image, Path(checkpoint), None, Path(output)))
 
 
 main(*sys.argv[1:])

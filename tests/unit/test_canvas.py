@@ -4,9 +4,9 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from flooding import SmallNetwork, blobs, literal_flood, options
+from flooding import SmallNetwork, blobs, flooded, literal_flood, options
 
-from ffn.inference.canvas import COUNTERS, Canvas
+from ffn.inference.canvas import COUNTERS
 
 VARIANTS = {
     "isotropic": {},
@@ -31,8 +31,7 @@ def test_equal_to_the_literal_algorithm(variant):
     for seed in range(4):
         image = blobs(seed)
         seeds = random_seeds(seed, image.shape)
-        canvas = Canvas(image, chosen, SmallNetwork(seed))
-        canvas.segment_all(seeds)
+        canvas = flooded(image, chosen, seeds, SmallNetwork(seed))
         labels, origins, overlaps, count = literal_flood(image, seeds, chosen, SmallNetwork(seed))
         np.testing.assert_array_equal(canvas.finished_labels(), labels)
         assert [(s.id, s.seed, s.fovs, s.voxels) for s in canvas.segments] == origins
@@ -48,8 +47,7 @@ def test_the_comparison_covers_every_counter():
     for variant in VARIANTS.values():
         for seed in range(4):
             image = blobs(seed)
-            canvas = Canvas(image, options(**variant), SmallNetwork(seed))
-            canvas.segment_all(random_seeds(seed, image.shape))
+            canvas = flooded(image, options(**variant), random_seeds(seed, image.shape), SmallNetwork(seed))
             total.update(canvas.counters)
     assert {key for key in COUNTERS if total[key] == 0} == set()
 
@@ -67,8 +65,7 @@ def test_levels_are_reached_when_equal():
         updated[4, 4, 5] = chosen.segment
         return updated
 
-    canvas = Canvas(flat(), chosen, network)
-    canvas.segment_all(np.array([[10, 10, 10]]))
+    canvas = flooded(flat(), chosen, np.array([[10, 10, 10]]), network)
     assert np.argwhere(canvas.finished_labels()).tolist() == [[10, 10, 10], [10, 10, 11]]
 
 
@@ -79,7 +76,7 @@ def test_the_network_sees_the_pad_value_where_nothing_was_predicted():
         seen.append(object_map.copy())
         return object_map
 
-    Canvas(flat(), chosen, network).segment_all(np.array([[10, 10, 10]]))
+    flooded(flat(), chosen, np.array([[10, 10, 10]]), network)
     expected = np.full(chosen.fov, chosen.pad, np.float32)
     expected[4, 4, 4] = chosen.init
     np.testing.assert_array_equal(seen[0], expected)
@@ -102,8 +99,7 @@ def test_voxels_once_judged_outside_stay_outside(disco, held):
         updated[4, 4, 8 if len(shown) == 1 else 6] = low if len(shown) == 1 else high
         return updated
 
-    canvas = Canvas(flat(), chosen, network)
-    canvas.segment_all(np.array([[10, 10, 10]]))
+    canvas = flooded(flat(), chosen, np.array([[10, 10, 10]]), network)
     assert canvas.counters["fovs"] > 1
     assert (canvas.finished_labels()[10, 10, 14] == 0) == held
 
@@ -124,8 +120,7 @@ def test_a_weakened_move_is_dropped_when_its_turn_comes():
             updated[4, 4, 2] = 5
         return updated
 
-    canvas = Canvas(flat(), chosen, network)
-    canvas.segment_all(np.array([[10, 10, 10]]))
+    canvas = flooded(flat(), chosen, np.array([[10, 10, 10]]), network)
     assert len(calls) == 2
     assert canvas.counters["skip_threshold"] == 1
 
@@ -138,8 +133,7 @@ def test_an_object_whose_seed_fades_is_given_up():
         updated[4, 4, 4] = -1
         return updated
 
-    canvas = Canvas(flat(), chosen, network)
-    canvas.segment_all(np.array([[10, 10, 10]]))
+    canvas = flooded(flat(), chosen, np.array([[10, 10, 10]]), network)
     assert canvas.counters["seed_got_too_weak"] == canvas.counters["objects_weak"] == 1
     assert canvas.counters["fovs"] == 1
     assert not canvas.finished_labels().any()
@@ -153,8 +147,7 @@ def test_first_come_first_served():
 
     image = flat((9, 9, 15))
     image[4, 4, 10] = 1
-    canvas = Canvas(image, chosen, network)
-    canvas.segment_all(np.array([[4, 4, 4], [4, 4, 10], [4, 4, 9]]))
+    canvas = flooded(image, chosen, np.array([[4, 4, 4], [4, 4, 10], [4, 4, 9]]), network)
     labels = canvas.finished_labels()
     assert (labels[:, :, :9] == 1).all()
     assert (labels[:, :, 9:14] == 2).sum() == 9 * 9 * 5 - 1

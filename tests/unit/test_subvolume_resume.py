@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from flooding import SmallNetwork, blobs, literal_flood
+from flooding import Batches, SmallNetwork, blobs, literal_flood
 from scipy import ndimage
 
 from ffn.cli import main
@@ -19,7 +19,7 @@ from ffn.config import Config, parse_config
 from ffn.errors import CheckpointError, DataError, GeometryError, StageError
 from ffn.geometry import Box
 from ffn.inference.options import FloodOptions
-from ffn.inference.subvolume import run_tile
+from ffn.inference.subvolume import Tile, run_tile, run_tiles
 from ffn.model.orientation import Orientation
 from ffn.prepare.seeds import coarse_seeds, peak_seeds
 from ffn.volumes import create_hdf5, open_volume
@@ -54,9 +54,8 @@ def inputs(tmp_path):
 @pytest.fixture
 def small_network(monkeypatch):
     network = SmallNetwork(2)
-    network.seconds = 0.0
     executor = type(sys)("ffn.inference.executor")
-    executor.load_executor = lambda *_: network
+    executor.load_executor = lambda *_, **__: Batches(network)
     monkeypatch.setitem(sys.modules, executor.__name__, executor)
     return network
 
@@ -80,7 +79,7 @@ def contents(folder):
 @pytest.fixture
 def undisturbed(tmp_path, inputs, small_network):
     output = tmp_path / "undisturbed"
-    run_tile(configured(), *inputs, None, output)
+    run_tile(configured(), Tile(*inputs, None, output))
     return output
 
 
@@ -96,7 +95,7 @@ def test_killed_while_filling(tmp_path, inputs, undisturbed, small_network, ever
         assert (output / "state.npz").exists()
         assert not (output / "done.json").exists()
     small_network.calls = 0
-    run_tile(configured(), *inputs, None, output)
+    run_tile(configured(), Tile(*inputs, None, output))
     assert contents(output) == contents(undisturbed)
     assert small_network.calls == total if every_s == NEVER else small_network.calls < total
 
@@ -108,7 +107,7 @@ def test_killed_while_writing(tmp_path, inputs, undisturbed, where, count):
     # With no state saved on the way there are 8 files: started, state, five results and done.
     output = tmp_path / "killed"
     killed(tmp_path, inputs, output, NEVER, f"{where}-rename", count)
-    run_tile(configured(), *inputs, None, output)
+    run_tile(configured(), Tile(*inputs, None, output))
     assert contents(output) == contents(undisturbed)
 
 
@@ -117,7 +116,7 @@ def test_killed_just_after_done(tmp_path, inputs, undisturbed, small_network):
     killed(tmp_path, inputs, output, NEVER, "after-rename", 8)
     assert (output / "done.json").exists()
     small_network.calls = 0
-    run_tile(configured(), *inputs, None, output)
+    run_tile(configured(), Tile(*inputs, None, output))
     assert small_network.calls == 0
     assert contents(output) == contents(undisturbed)
 
@@ -145,13 +144,13 @@ def test_files_say_what_the_literal_algorithm_says(inputs, undisturbed):
 
 def test_a_box_is_its_own_volume(tmp_path, inputs, small_network):
     box = Box((3, 4, 5), (30, 31, 32))
-    run_tile(configured(), *inputs, box, tmp_path / "box")
+    run_tile(configured(), Tile(*inputs, box, tmp_path / "box"))
     with (
         open_volume(inputs[0]) as volume,
         create_hdf5(tmp_path / "crop.h5", "image", box.shape, np.uint8, None) as crop,
     ):
         crop.write(Box.of_shape(box.shape), volume.read(box))
-    run_tile(configured(), f"{tmp_path / 'crop.h5'}:image", inputs[1], None, tmp_path / "crop")
+    run_tile(configured(), Tile(f"{tmp_path / 'crop.h5'}:image", inputs[1], None, tmp_path / "crop"))
     for name in ("origins.json", "counters.json"):
         assert (tmp_path / "box" / name).read_bytes() == (tmp_path / "crop" / name).read_bytes()
     with (
@@ -169,7 +168,7 @@ def test_lower_resolution_is_filled_on_the_pooled_image(tmp_path, inputs, small_
         volume.write(Box.of_shape(fine.shape), fine)
     network = {**VALUES["network"], "downsample": factors}
     config = parse_config({**VALUES, "data": {**VALUES["data"], "voxel_size": voxel_size}, "network": network})
-    run_tile(config, f"{tmp_path}/fine.h5:image", inputs[1], None, tmp_path / "fine")
+    run_tile(config, Tile(f"{tmp_path}/fine.h5:image", inputs[1], None, tmp_path / "fine"))
 
     grey, fine_grey = ((v.astype(np.float32) - np.float32(128)) / np.float32(33) for v in (coarse, fine))
     seeds = coarse_seeds(fine_grey, factors, config.network.fov, (20.0, 5.0, 5.0))
@@ -196,24 +195,38 @@ def test_killed_while_filling_at_a_lower_resolution(tmp_path, inputs, small_netw
     network = {**VALUES["network"], "downsample": (1, 2, 2), "fov": [9, 7, 7]}
     values = {**VALUES, "network": network, "inference": {**VALUES["inference"], "min_segment_size": 20}}
     config = parse_config({**values, "inference": {**values["inference"], "checkpoint_every_s": ALWAYS}})
-    run_tile(config, *inputs, None, tmp_path / "undisturbed")
+    run_tile(config, Tile(*inputs, None, tmp_path / "undisturbed"))
     found = json.loads((tmp_path / "undisturbed" / "origins.json").read_text())
     assert len(found) > 1
 
     class KilledNetwork(SmallNetwork):
-        seconds = 0.0
-
         def __call__(self, image, object_map):
             if self.calls == sum(record["fovs"] for record in found) - 1:
                 raise KeyboardInterrupt
             return super().__call__(image, object_map)
 
-    sys.modules["ffn.inference.executor"].load_executor = lambda *_: KilledNetwork(2)
+    sys.modules["ffn.inference.executor"].load_executor = lambda *_, **__: Batches(KilledNetwork(2))
     with pytest.raises(KeyboardInterrupt):
-        run_tile(config, *inputs, None, tmp_path / "killed")
-    sys.modules["ffn.inference.executor"].load_executor = lambda *_: small_network
-    run_tile(config, *inputs, None, tmp_path / "killed")
+        run_tile(config, Tile(*inputs, None, tmp_path / "killed"))
+    sys.modules["ffn.inference.executor"].load_executor = lambda *_, **__: Batches(small_network)
+    run_tile(config, Tile(*inputs, None, tmp_path / "killed"))
     assert contents(tmp_path / "killed") == contents(tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize(("concurrent", "batch_size"), [(1, 1), (3, 2), (8, 8)])
+def test_tiles_side_by_side_are_the_same_as_one_after_the_other(tmp_path, inputs, monkeypatch, concurrent, batch_size):
+    boxes = [Box((0, 0, 0), (34, 20, 38)), Box((0, 16, 0), (34, 36, 38)), Box((3, 4, 5), (30, 31, 32))]
+    network = Batches(SmallNetwork(2), batch_size)
+    executor = type(sys)("ffn.inference.executor")
+    executor.load_executor = lambda *_, **__: network
+    monkeypatch.setitem(sys.modules, executor.__name__, executor)
+    tiles = [Tile(*inputs, box, tmp_path / f"{number}") for number, box in enumerate(boxes)]
+    run_tiles(configured(concurrent=concurrent, batch_size=batch_size), tiles)
+    assert max(network.sizes) == min(concurrent, batch_size, len(tiles))
+    for number, box in enumerate(boxes):
+        network.batch_size = 1
+        run_tile(configured(), Tile(*inputs, box, tmp_path / "alone" / f"{number}"))
+        assert contents(tmp_path / "alone" / f"{number}") == contents(tmp_path / f"{number}")
 
 
 def turned(grey, orientation, rim):
@@ -223,7 +236,7 @@ def turned(grey, orientation, rim):
 @pytest.mark.parametrize(("mirror", "number"), [(False, 3), (True, 0), (True, 5)])
 def test_a_pass_fills_the_turned_volume_within_its_rim(tmp_path, inputs, small_network, mirror, number):
     config = configured(mirror=mirror, passes=8)
-    run_tile(config, *inputs, None, tmp_path / "pass", number=number)
+    run_tile(config, Tile(*inputs, None, tmp_path / "pass", number=number))
     orientation = Orientation.listed("zyx")[number]
     rim = (4, 4, 4) if mirror else (0, 0, 0)
     with open_volume(inputs[0]) as volume:
@@ -250,9 +263,9 @@ def test_a_pass_fills_the_turned_volume_within_its_rim(tmp_path, inputs, small_n
 
 def test_box_smaller_than_the_fov(tmp_path, inputs, small_network):
     with pytest.raises(GeometryError, match="8 voxels along y, fewer than the network's fov 9"):
-        run_tile(configured(), *inputs, Box((0, 0, 0), (20, 8, 20)), tmp_path / "out")
+        run_tile(configured(), Tile(*inputs, Box((0, 0, 0), (20, 8, 20)), tmp_path / "out"))
     with pytest.raises(GeometryError, match="outside"):
-        run_tile(configured(), *inputs, Box((0, 0, 0), (20, 99, 20)), tmp_path / "out")
+        run_tile(configured(), Tile(*inputs, Box((0, 0, 0), (20, 99, 20)), tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
@@ -262,9 +275,9 @@ def test_no_seeds(tmp_path, inputs, small_network):
     image = f"{tmp_path / 'flat.h5'}:image"
     box = Box((0, 0, 0), (9, 9, 9))
     with pytest.raises(DataError, match="No seeds in box 0:9,0:9,0:9"):
-        run_tile(configured(), image, inputs[1], box, tmp_path / "alone")
+        run_tile(configured(), Tile(image, inputs[1], box, tmp_path / "alone"))
     assert not (tmp_path / "alone").exists()
-    run_tile(configured(), image, inputs[1], box, tmp_path / "tile", may_be_empty=True)
+    run_tile(configured(), Tile(image, inputs[1], box, tmp_path / "tile", may_be_empty=True))
     assert json.loads((tmp_path / "tile" / "origins.json").read_text()) == []
     with open_volume(f"{tmp_path / 'tile' / 'segmentation.h5'}:labels") as labels:
         assert not labels[...].any()
@@ -273,10 +286,10 @@ def test_no_seeds(tmp_path, inputs, small_network):
 def test_other_settings_are_refused_and_nothing_is_touched(tmp_path, inputs, undisturbed):
     before = contents(undisturbed)
     with pytest.raises(StageError, match=r"inference\.segment_threshold: there 0\.6, now 0\.5"):
-        run_tile(configured(segment_threshold=0.5), *inputs, None, undisturbed)
+        run_tile(configured(segment_threshold=0.5), Tile(*inputs, None, undisturbed))
     inputs[1].with_name("model.ckpt.index").write_bytes(b"other weights")
     with pytest.raises(StageError, match="checkpoint_sha256"):
-        run_tile(configured(), *inputs, None, undisturbed)
+        run_tile(configured(), Tile(*inputs, None, undisturbed))
     assert contents(undisturbed) == before
 
 
@@ -285,19 +298,19 @@ def test_a_folder_with_results_of_unknown_origin_is_refused(tmp_path, inputs, sm
     output.mkdir()
     (output / "segmentation.h5").write_bytes(b"precious")
     with pytest.raises(StageError, match=r"already holds segmentation\.h5"):
-        run_tile(configured(), *inputs, None, output)
+        run_tile(configured(), Tile(*inputs, None, output))
     assert (output / "segmentation.h5").read_bytes() == b"precious"
 
 
 def test_settings_that_do_not_change_the_result_may_change(tmp_path, inputs, undisturbed):
     before = contents(undisturbed)
-    run_tile(configured(checkpoint_every_s=5, intra_op_threads=1), *inputs, None, undisturbed)
+    run_tile(configured(checkpoint_every_s=5, intra_op_threads=1), Tile(*inputs, None, undisturbed))
     assert contents(undisturbed) == before
 
 
 def test_missing_checkpoint(tmp_path, inputs, small_network):
     with pytest.raises(CheckpointError, match="There is no checkpoint"):
-        run_tile(configured(), inputs[0], tmp_path / "nowhere.ckpt", None, tmp_path / "out")
+        run_tile(configured(), Tile(inputs[0], tmp_path / "nowhere.ckpt", None, tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
@@ -305,7 +318,7 @@ def test_unreadable_state(tmp_path, inputs, undisturbed):
     (undisturbed / "done.json").unlink()
     (undisturbed / "state.npz").write_bytes(b"PK nothing")
     with pytest.raises(StageError, match=r"state\.npz cannot be read"):
-        run_tile(configured(), *inputs, None, undisturbed)
+        run_tile(configured(), Tile(*inputs, None, undisturbed))
 
 
 def test_disk_full_while_saving(tmp_path, inputs, undisturbed, monkeypatch, capsys):

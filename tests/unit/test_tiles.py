@@ -8,7 +8,7 @@ from ffn.cli import main
 from ffn.config import parse_config
 from ffn.errors import GeometryError
 from ffn.geometry import Box
-from ffn.inference.tiles import infer_tile, tiles
+from ffn.inference.tiles import infer_tiles, tiles
 from ffn.volumes import create_hdf5
 
 
@@ -58,7 +58,7 @@ def test_region_smaller_than_the_fov(values):
 
 def test_there_is_no_such_tile(values):
     with pytest.raises(GeometryError, match="tiles 0 to 0"):
-        infer_tile(sized(values, None, [8, 8, 8]), 1)
+        infer_tiles(sized(values, None, [8, 8, 8]), [1])
 
 
 def test_commands(values, tmp_path, capsys):

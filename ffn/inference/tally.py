@@ -1,0 +1,68 @@
+"""How far a job is: its sub-volumes may be filled side by side, but there is one line of progress."""
+
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ffn.inference.canvas import Canvas
+from ffn.progress import Progress
+
+
+class Tally:
+    """Voxels settled and fields of view evaluated in all sub-volumes of a job."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._began = time.monotonic()
+        self.fovs = self.segments = self.voxels = 0
+
+    @property
+    def seconds(self) -> float:
+        """Since the beginning."""
+        return max(time.monotonic() - self._began, 1e-9)
+
+    @property
+    def fovs_per_s(self) -> float:
+        return self.fovs / self.seconds
+
+    def settle(self, voxels: int) -> None:
+        """Show progress; `voxels` need no more work since the last call."""
+        note = f"{self.fovs_per_s:.1f} FOVs/s, {self.segments} segments of {self.voxels} voxels"
+        self._progress.advance(voxels, note)
+
+
+class TileTally:
+    """What one sub-volume adds to the tally of its job."""
+
+    def __init__(self, job: Tally, canvas: Canvas, seeds: NDArray[np.int64], voxels: int) -> None:
+        self._job, self._canvas, self._seeds = job, canvas, seeds
+        self._whole, self._settled = voxels, 0
+        self._fovs = canvas.counters["fovs"]
+        self._segments = self._claimed = 0
+
+    def update(self) -> None:
+        """Count what has changed since the last call."""
+        counters, job = self._canvas.counters, self._job
+        job.fovs += counters["fovs"] - self._fovs
+        self._fovs = counters["fovs"]
+        settled = self._settled
+        if counters["segments"] != self._segments:
+            job.segments += counters["segments"] - self._segments
+            job.voxels += counters["voxels_segmented"] - self._claimed
+            self._segments, self._claimed = counters["segments"], counters["voxels_segmented"]
+            settled = int(self._share() * self._whole)
+        job.settle(settled - self._settled)
+        self._settled = settled
+
+    def finish(self) -> None:
+        """Count the rest: the sub-volume is done."""
+        self.update()
+        self._job.settle(self._whole - self._settled)
+        self._settled = self._whole
+
+    def _share(self) -> float:
+        """Of the seeds, those that need no more work: tried, or inside a segment."""
+        ahead = self._seeds[self._canvas.next_seed :]
+        covered = int(np.count_nonzero(self._canvas.labels[tuple(ahead.T)]))
+        return (self._canvas.next_seed + covered) / max(len(self._seeds), 1)
