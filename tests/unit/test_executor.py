@@ -1,12 +1,20 @@
-"""The network as a function of one field of view."""
+"""The network as a function of fields of view."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from ffn.cli import main
 from ffn.config import Network
 from ffn.errors import CheckpointError
+from ffn.inference.canvas import Look
 from ffn.inference.executor import load_executor
-from ffn.model.checkpoint import save_weights
+from ffn.model.checkpoint import export_weights, save_weights
 from ffn.model.network import build_network
 
 NETWORK = Network(depth=2, features=3, fov=(5, 7, 9), deltas=(1, 2, 3))
@@ -31,6 +39,69 @@ def test_evaluates_the_saved_network_on_strided_views(saved):
     updated[...] = 0
     np.testing.assert_allclose(executor(image, object_map), expected, atol=1e-5)
     assert executor.seconds > 0
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_answers_of_a_batch_are_those_of_single_looks(saved, batch_size):
+    executor = load_executor(NETWORK, saved[1], batch_size=batch_size)
+    looks = [Look(*pair) for pair in np.random.default_rng(1).normal(size=(batch_size, 2, 5, 7, 9)).astype(np.float32)]
+    single = [executor(look.image.copy(), look.object_map.copy()) for look in looks]
+    answers = executor.start(looks)
+    for look in looks:
+        look.object_map[...] = 0
+    for answer, expected in zip(answers(), single, strict=True):
+        np.testing.assert_array_equal(answer, expected)
+        answer[...] = 0
+
+
+ON_JAX = """
+import sys
+from pathlib import Path
+import numpy as np
+from ffn.config import Network
+from ffn.inference.canvas import Look
+from ffn.inference.canvas import Look
+from ffn.inference.executor import load_executor
+executor = load_executor(Network.model_validate_json(sys.argv[1]), Path(sys.argv[2]), batch_size=4)
+looks = [Look(*pair) for pair in np.load(sys.argv[3])]
+answers = executor.start(looks)()
+assert "tensorflow" not in sys.modules
+np.save(sys.argv[3], np.stack(answers))
+"""
+
+
+def test_runs_on_jax_without_tensorflow(saved, tmp_path):
+    if importlib.util.find_spec("jax") is None:
+        pytest.skip("needs JAX: pip install jax")
+    weights, exchanged = tmp_path / "weights.npz", tmp_path / "looks.npy"
+    assert main(["export-weights", str(saved[1]), str(weights)]) == 0
+    looks = np.random.default_rng(2).normal(size=(3, 2, 5, 7, 9)).astype(np.float32)
+    np.save(exchanged, looks)
+    command = [sys.executable, "-c", ON_JAX, NETWORK.model_dump_json(), str(weights), str(exchanged)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "KERAS_BACKEND": "jax"}
+    subprocess.run(command, check=True, env=environment)
+    executor = load_executor(NETWORK, saved[1])
+    np.testing.assert_allclose(np.load(exchanged), [executor(*pair) for pair in looks], atol=1e-5)
+
+
+def test_bfloat16_is_close_but_not_the_same(saved):
+    exact, short = (load_executor(NETWORK, saved[1], precision=precision) for precision in ("float32", "bfloat16"))
+    look = np.random.default_rng(3).normal(size=(2, 5, 7, 9)).astype(np.float32)
+    difference = np.abs(exact(*look) - short(*look))
+    assert 0 < difference.max() < 0.1
+
+
+def test_archives_that_are_none(saved, tmp_path):
+    with pytest.raises(CheckpointError, match=r"There are no weights .*nowhere\.npz"):
+        load_executor(NETWORK, tmp_path / "nowhere.npz")
+    (tmp_path / "broken.npz").write_bytes(b"PK broken")
+    with pytest.raises(CheckpointError, match="not an archive of weights"):
+        load_executor(NETWORK, tmp_path / "broken.npz")
+    np.savez(tmp_path / "objects.npz", **{"seed_update/conv0_a/weights": np.array([{}], object)})
+    with pytest.raises(CheckpointError, match="not an archive of weights"):
+        load_executor(NETWORK, tmp_path / "objects.npz")
+    with pytest.raises(CheckpointError, match=r"NAME\.npz"):
+        export_weights(saved[1], tmp_path / "weights.h5")
 
 
 def test_another_architecture_names_the_layer(saved):
