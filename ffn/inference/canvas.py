@@ -27,6 +27,7 @@ from ffn.geometry import ZYX
 from ffn.inference.fine import FineLabels
 from ffn.inference.movement import FaceMaxMovement
 from ffn.inference.options import FloodOptions
+from ffn.inference.probability import quantised
 
 
 class Look(NamedTuple):
@@ -50,11 +51,13 @@ COUNTERS = (
     "seed_got_too_weak",
     "skip_threshold",
     "skip_invalid_pos",
+    "skip_restricted_pos",
     "voxels_segmented",
     "voxels_overlapping",
 )
 """What is counted. `objects_weak` were lost at the seed, `objects_small` below the minimum size; `seed_got_too_weak`
-stopped with moves left; `skip_*` are positions refused for their map value, or for lack of room or another segment."""
+stopped with moves left; `skip_*` are positions refused for their map value, for lack of room or another segment, or by
+a mask."""
 
 
 @dataclass(frozen=True)
@@ -90,11 +93,19 @@ class Canvas:
         image: float32 [z, y, x], normalised grey values.
         options: Levels and sizes.
         fine: Labels in image voxels; None where these are the network's voxels.
+        no_move: bool [z, y, x], where no field of view may be centred; None = everywhere it may.
+        no_seed: bool [z, y, x], where no object may start either.
+        given: Segments that are there from the beginning, which the caller puts into `labels` as 1 to `given`.
+        probability: uint8 [z, y, x] that takes the quantised map of each segment's voxels; None = not wanted.
     """
 
     image: NDArray[np.float32]
     options: FloodOptions
     fine: FineLabels | None = None
+    no_move: NDArray[np.bool_] | None = None
+    no_seed: NDArray[np.bool_] | None = None
+    given: int = 0
+    probability: NDArray[np.uint8] | None = None
     counters: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(COUNTERS, 0)))
     segments: list[Segment] = field(default_factory=list)
     next_seed: int = 0
@@ -135,7 +146,7 @@ class Canvas:
 
     def _start(self, seed: ZYX) -> Growth | None:
         self.counters["seeds"] += 1
-        if not self._has_room(seed):
+        if not self._has_room(seed) or self._is_restricted(seed, self.no_move, self.no_seed):
             return None
         near = tuple(slice(max(p - d, 0), p + d + 1) for p, d in zip(seed, self.options.min_boundary_dist, strict=True))
         if self.labels[near].any():
@@ -156,9 +167,14 @@ class Canvas:
     def _may_visit(self, position: ZYX) -> bool:
         # The map may have changed since the move was queued.
         if self.object_map[position] >= self.options.move:
-            return self._has_room(position)
+            return self._has_room(position) and not self._is_restricted(position, self.no_move)
         self.counters["skip_threshold"] += 1
         return False
+
+    def _is_restricted(self, position: ZYX, *masks: NDArray[np.bool_] | None) -> bool:
+        restricted = any(mask is not None and mask[position] for mask in masks)
+        self.counters["skip_restricted_pos"] += restricted
+        return restricted
 
     def _grow(self, growth: Growth) -> Flood:
         while (position := growth.movement.pop(self._may_visit)) is not None:
@@ -213,8 +229,10 @@ class Canvas:
             return
         ids, counts = np.unique(labels[reached & (labels != 0)], return_counts=True)
         overlaps = tuple(zip(ids.tolist(), counts.tolist(), strict=True))
-        segment = Segment(len(self.segments) + 1, growth.seed, growth.fovs, voxels, overlaps)
+        segment = Segment(self.given + len(self.segments) + 1, growth.seed, growth.fovs, voxels, overlaps)
         labels[free] = segment.id
+        if self.probability is not None:
+            self.probability[box][free] = quantised(self.object_map[box][free])
         if self.fine is not None:
             self.fine.claim(segment.id, box, self.object_map[box])
         self.segments.append(segment)

@@ -24,6 +24,8 @@ def save_state(path: Path, canvas: Canvas, seeds: NDArray[np.int64]) -> None:
     arrays: dict[str, NDArray[Any]] = {"labels": canvas.labels, "seeds": seeds}
     if canvas.fine is not None:
         arrays["fine"] = canvas.fine.labels
+    if canvas.probability is not None:
+        arrays["probability"] = canvas.probability
     facts: dict[str, Any] = {
         "next_seed": canvas.next_seed,
         "counters": dict(canvas.counters),
@@ -56,6 +58,8 @@ def restore_state(path: Path, canvas: Canvas) -> NDArray[np.int64]:
             canvas.labels[...] = saved["labels"]
             if canvas.fine is not None:
                 canvas.fine.labels[...] = saved["fine"]
+            if canvas.probability is not None:
+                canvas.probability[...] = saved["probability"]
             canvas.next_seed = facts["next_seed"]
             canvas.counters = Counter(facts["counters"])
             canvas.segments = [_segment(record) for record in facts["segments"]]

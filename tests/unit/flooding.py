@@ -53,9 +53,9 @@ class Batches:
         return lambda: [self.network(*copy) for copy in copies]
 
 
-def flooded(image, chosen: FloodOptions, seeds, network) -> Canvas:
+def flooded(image, chosen: FloodOptions, seeds, network, **more) -> Canvas:
     """A canvas whose objects have been grown."""
-    canvas = Canvas(image, chosen)
+    canvas = Canvas(image, chosen, **more)
     drive([canvas.segment_all(seeds)], Batches(network))
     return canvas
 
@@ -66,11 +66,14 @@ def blobs(seed: int, shape=(30, 32, 34)):
     return (noise / noise.std()).astype(np.float32)
 
 
-def literal_flood(image, seeds, o: FloodOptions, network):
+def literal_flood(image, seeds, o: FloodOptions, network, no_move=None, no_seed=None):
     """The algorithm step by step as it is described, with whole-volume arrays and no shortcuts."""
+    no_move, no_seed = (np.zeros(image.shape, bool) if mask is None else mask for mask in (no_move, no_seed))
     shape, margin = np.array(image.shape), np.array(o.fov) // 2
     segmentation = np.zeros(image.shape, np.int32)
-    count = dict.fromkeys(("skip_threshold", "skip_invalid_pos", "seed_got_too_weak", "fovs", "objects_started"), 0)
+    count = dict.fromkeys(
+        ("skip_threshold", "skip_invalid_pos", "skip_restricted_pos", "seed_got_too_weak", "fovs", "objects_started"), 0
+    )
     count.update(objects_weak=0, objects_small=0, seeds_too_close=0)
     origins, overlaps = [], {}
 
@@ -81,6 +84,9 @@ def literal_flood(image, seeds, o: FloodOptions, network):
 
     for p in map(tuple, np.asarray(seeds).tolist()):
         if not fits_and_free(p):
+            continue
+        if no_move[p] or no_seed[p]:
+            count["skip_restricted_pos"] += 1
             continue
         box = tuple(slice(max(c - d, 0), c + d + 1) for c, d in zip(p, o.min_boundary_dist, strict=True))
         if np.any(segmentation[box] > 0):
@@ -103,6 +109,9 @@ def literal_flood(image, seeds, o: FloodOptions, network):
                 count["skip_threshold"] += 1
                 continue
             if not fits_and_free(q):
+                continue
+            if no_move[q]:
+                count["skip_restricted_pos"] += 1
                 continue
             if canvas[p] < o.move:
                 count["seed_got_too_weak"] += 1

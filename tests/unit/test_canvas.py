@@ -4,9 +4,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from flooding import SmallNetwork, blobs, flooded, literal_flood, options
+from flooding import Batches, SmallNetwork, blobs, flooded, literal_flood, options
+from scipy import ndimage
 
-from ffn.inference.canvas import COUNTERS
+from ffn.inference.canvas import COUNTERS, Canvas
+from ffn.inference.drive import drive
+from ffn.inference.probability import quantised
 
 VARIANTS = {
     "isotropic": {},
@@ -24,15 +27,23 @@ def random_seeds(seed, shape, count=60):
     return np.random.default_rng(seed).integers(0, shape, (count, 3))
 
 
+def random_masks(seed, shape):
+    """Where a field of view may not be centred, and where no object may start: smooth patches."""
+    noise = ndimage.gaussian_filter(np.random.default_rng(seed + 100).normal(size=(2, *shape)), (0, 3, 3, 3))
+    return tuple(field > np.quantile(field, 0.8) for field in noise)
+
+
+@pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_equal_to_the_literal_algorithm(variant):
+def test_equal_to_the_literal_algorithm(variant, masked):
     chosen = options(**VARIANTS[variant])
     moved = 0
     for seed in range(4):
         image = blobs(seed)
         seeds = random_seeds(seed, image.shape)
-        canvas = flooded(image, chosen, seeds, SmallNetwork(seed))
-        labels, origins, overlaps, count = literal_flood(image, seeds, chosen, SmallNetwork(seed))
+        no_move, no_seed = random_masks(seed, image.shape) if masked else (None, None)
+        canvas = flooded(image, chosen, seeds, SmallNetwork(seed), no_move=no_move, no_seed=no_seed)
+        labels, origins, overlaps, count = literal_flood(image, seeds, chosen, SmallNetwork(seed), no_move, no_seed)
         np.testing.assert_array_equal(canvas.finished_labels(), labels)
         assert [(s.id, s.seed, s.fovs, s.voxels) for s in canvas.segments] == origins
         assert {s.id: dict(s.overlaps) for s in canvas.segments} == overlaps
@@ -47,7 +58,15 @@ def test_the_comparison_covers_every_counter():
     for variant in VARIANTS.values():
         for seed in range(4):
             image = blobs(seed)
-            canvas = flooded(image, options(**variant), random_seeds(seed, image.shape), SmallNetwork(seed))
+            no_move, no_seed = random_masks(seed, image.shape)
+            canvas = flooded(
+                image,
+                options(**variant),
+                random_seeds(seed, image.shape),
+                SmallNetwork(seed),
+                no_move=no_move,
+                no_seed=no_seed,
+            )
             total.update(canvas.counters)
     assert {key for key in COUNTERS if total[key] == 0} == set()
 
@@ -153,3 +172,38 @@ def test_first_come_first_served():
     assert (labels[:, :, 9:14] == 2).sum() == 9 * 9 * 5 - 1
     assert [segment.overlaps for segment in canvas.segments] == [(), ((1, 9 * 9 * 4),)]
     assert canvas.counters["voxels_overlapping"] == 9 * 9 * 4
+
+
+def test_given_segments_are_kept_and_counted_on_from():
+    image, chosen = blobs(0), options()
+    seeds = random_seeds(0, image.shape)
+    alone = flooded(image, chosen, seeds, SmallNetwork(2))
+    given = np.where(alone.labels == 1, np.uint32(1), np.uint32(0)) + np.where(
+        alone.labels == 2, np.uint32(2), np.uint32(0)
+    )
+    canvas = Canvas(image, chosen, given=2)
+    canvas.labels[...] = given
+    drive([canvas.segment_all(seeds)], Batches(SmallNetwork(2)))
+    assert (canvas.labels[given > 0] == given[given > 0]).all()
+    assert [segment.id for segment in canvas.segments] == list(range(3, 3 + len(canvas.segments)))
+    assert canvas.labels.max() == 2 + len(canvas.segments) > 2
+
+
+def test_the_probability_of_a_segment_is_that_of_its_map():
+    image, chosen, maps = blobs(0), options(), []
+
+    class Kept(Canvas):
+        def _wipe(self, growth):
+            maps.append(self.object_map.copy())
+            super()._wipe(growth)
+
+    canvas = Kept(image, chosen, probability=np.zeros(image.shape, np.uint8))
+    drive([canvas.segment_all(random_seeds(0, image.shape))], Batches(SmallNetwork(2)))
+    assert len(canvas.segments) > 1
+    assert not canvas.probability[canvas.labels == 0].any()
+    kept = [grown for grown in maps if np.isfinite(grown).any()]
+    for segment in canvas.segments:
+        mine = canvas.labels == segment.id
+        fits = [np.array_equal(quantised(grown[mine]), canvas.probability[mine]) for grown in kept]
+        assert any(fits)
+        assert canvas.probability[mine].min() >= np.floor(0.6 * 254)
