@@ -22,7 +22,7 @@ Writes out/<x>/<y>/seg-<x>_<y>_<z>.npz, and .prob where the folder has probabili
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `import-segmentation` and `export-segmentation`."""
     importing = add_command(
-        commands, "import-segmentation", "make a finished folder from google/ffn's result file", _IMPORT_EXAMPLES
+        commands, "import-segmentation", "make a finished folder from a result file of google/ffn", _IMPORT_EXAMPLES
     )
     importing.add_argument("source", type=Path, metavar="SEG", help="seg-X_Y_Z.npz, or the folder it is in")
     importing.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="folder to make")
@@ -46,7 +46,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     importing.set_defaults(run=lambda args: _import(importing, args))
 
     exporting = add_command(
-        commands, "export-segmentation", "write a finished folder as google/ffn's result files", _EXPORT_EXAMPLES
+        commands, "export-segmentation", "write a finished folder as result files of google/ffn", _EXPORT_EXAMPLES
     )
     exporting.add_argument("folder", type=Path, metavar="FOLDER", help="folder of ffn infer, consensus or assemble")
     exporting.add_argument("--output", type=Path, required=True, metavar="DIR", help="google/ffn's output folder")

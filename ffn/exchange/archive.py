@@ -7,6 +7,7 @@ and nothing is unpacked onto the disk, so that names of members mean nothing.
 import math
 import os
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -26,7 +27,11 @@ from ffn.errors import ExchangeError
 _MOST_SHRUNK = 1032
 _SLACK = 1 << 12
 _PIECE = 1 << 22
-_BROKEN = (zipfile.BadZipFile, zlib.error, ValueError, NotImplementedError, RuntimeError, struct.error)
+_BROKEN = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, ValueError, OverflowError, NotImplementedError, RuntimeError),
+    # A place outside the file.
+    OSError,
+)
 MAX_TEXT = 16 * 2**20
 """Bytes of a text (counters, request)."""
 
@@ -49,6 +54,8 @@ class Archive:
             raise ExchangeError(f"There is no file {path}.")
         try:
             self._zip = zipfile.ZipFile(path)
+        except PermissionError:
+            raise
         except (*_BROKEN, EOFError) as error:
             raise ExchangeError(
                 f"{path} is no .npz file, or it is cut off ({error}); copy or download it again, or name another."
@@ -112,8 +119,9 @@ class Archive:
         if info is None:
             there = ", ".join(ascii(name)[1:-1] for name in list(self._members)[:8]) or "nothing"
             raise ExchangeError(f"{self.path} has no member {key}; it holds {there}.")
-        packed = info.compress_size * (1 if info.compress_type == zipfile.ZIP_STORED else _MOST_SHRUNK) + _SLACK
-        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.file_size > packed:
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ExchangeError(f"{self._shown(key)} is packed in a way that numpy never uses; it is not read.")
+        if info.file_size > info.compress_size * _MOST_SHRUNK + _SLACK:
             raise ExchangeError(
                 f"{self._shown(key)} claims {info.file_size} bytes, which its {info.compress_size} packed ones cannot "
                 "hold; the file is damaged or made to do harm."
@@ -169,7 +177,9 @@ def _header(file: IO[bytes]) -> _Header:
     if version not in read:
         raise ValueError(f"an .npy member of version {version}")
     try:
-        shape, fortran, dtype = read[version](file)
+        # numpy warns of headers that Python 2 wrote.
+        with warnings.catch_warnings(action="ignore"):
+            shape, fortran, dtype = read[version](file)
     except Exception as error:
         # The text of a header is read as a Python literal, which can fail in many ways when it is meant to.
         raise ValueError("a header that is none") from error
