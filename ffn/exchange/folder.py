@@ -1,13 +1,11 @@
 """Between google/ffn's files and a stage's folder, so that either side's sub-volumes can be used by the other.
 
-| google/ffn                       | folder                                                                     |
-|----------------------------------|----------------------------------------------------------------------------|
-| `segmentation`                   | `segmentation.h5:labels`, uint64                                             |
-| `origins`                        | `origins.json`: id, voxels, and where known seed_zyx, fovs, seconds          |
-| `overlaps`, `counters`           | `overlaps.json`, `counters.json`                                             |
-| `request`                        | `request.pb`, as it is                                                       |
-| `.prob`: `qprob`                 | `probability.h5:qprob`, uint8                                                |
-| corner in the file's name        | attribute `offset_zyx`, and `box` in the markers                             |
+segmentation         segmentation.h5:labels, uint64
+origins              origins.json: id, voxels, and where known seed_zyx, fovs, seconds
+overlaps, counters   overlaps.json, counters.json
+request              request.pb, as it is
+.prob: qprob         probability.h5:qprob, uint8
+corner in the name   attribute offset_zyx, and box in the markers
 """
 
 import hashlib
@@ -192,4 +190,9 @@ def _read_facts(folder: Path) -> Facts:
 
 
 def _json(path: Path, missing: Any) -> Any:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else missing
+    if not path.exists():
+        return missing
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise StageError(f"{path} is no JSON ({error}); make the folder again.") from error

@@ -1,12 +1,10 @@
 """What google/ffn writes for a sub-volume, read: `seg-<x>_<y>_<z>.npz`, and the object maps `.prob` beside it.
 
-| member         | content                                                                                  |
-|----------------|------------------------------------------------------------------------------------------|
-| `segmentation` | ids, zyx, the smallest of uint8, 16, 32 that holds them; 0 = none                          |
-| `origins`      | pickled {id: OriginInfo(start_zyx, iters, walltime_sec)}, starts relative to the corner    |
-| `overlaps`     | pickled {id: [[earlier ids], [voxels]]}; newer versions only                               |
-| `counters`     | JSON {name: number}, as text or bytes                                                      |
-| `request`      | serialised InferenceRequest                                                                |
+    segmentation   ids, zyx, the smallest of uint8, 16, 32 that holds them; 0 = none
+    origins        pickled {id: OriginInfo(start_zyx, iters, walltime_sec)}, starts relative to the corner
+    overlaps       pickled {id: [[earlier ids], [voxels]]}; newer versions only
+    counters       JSON {name: number}, as text or bytes
+    request        serialised InferenceRequest
 
 `.prob` holds `qprob`, uint8 zyx (`ffn.inference.probability`). OriginInfo has been pickled under several module names,
 of which only the last part is looked at.

@@ -208,6 +208,13 @@ def test_a_folder_without_origins(tmp_path):
     assert facts.origins == {}
 
 
+def test_a_folder_with_a_broken_file(tmp_path, source):
+    import_segmentation(source, tmp_path / "a")
+    (tmp_path / "a/overlaps.json").write_text("{")
+    with pytest.raises(StageError, match=r"overlaps\.json is no JSON"):
+        export_segmentation(tmp_path / "a", tmp_path / "out")
+
+
 def test_a_folder_of_something_else(tmp_path):
     stage = Stage(tmp_path / "a", {"other": 1})
     stage.begin()

@@ -1,5 +1,6 @@
 """Files for google/ffn: they load there, are the smallest they can be, and never replace anything."""
 
+import json
 import subprocess
 import sys
 import zipfile
@@ -51,8 +52,6 @@ def read_by_numpy(path: Path) -> dict:
     command = [sys.executable, "-I", "-c", READER, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    import json
-
     return json.loads(done.stdout)
 
 
