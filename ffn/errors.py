@@ -39,6 +39,10 @@ class DivergedError(DataError):
     """Training whose loss or weights are no numbers any more; all ranks find it at the same step."""
 
 
+class ExchangeError(FFNError):
+    """A file of another program that is damaged, or holds something that is never read from a file."""
+
+
 class StageError(FFNError):
     """An output folder that belongs to another configuration."""
 

@@ -16,6 +16,9 @@ import yaml
 from packaging.requirements import Requirement
 
 from ffn.cli import build_parser
+from ffn.config.inference import Inference
+from ffn.config.sections import Data, Network, Prepare, Region
+from ffn.config.training import Training
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVS = ROOT / "envs"
@@ -304,6 +307,16 @@ def test_links_in_documents_lead_somewhere(path: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
         if "://" not in target and not target.startswith("#"):
             assert (path.parent / target.split("#")[0]).exists(), f"{path}: {target}"
+
+
+def test_keys_for_those_who_come_from_google_ffn_exist() -> None:
+    text = (ROOT / "docs/guides/google_ffn.md").read_text()
+    keys = re.findall(r"`((?:data|network|prepare|training|inference)\.[a-z_.]+)", text)
+    assert len(keys) > 30
+    known = {f"data.{name}" for name in Data.model_fields} | {f"data.test.{name}" for name in Region.model_fields}
+    sections = {"network": Network, "prepare": Prepare, "training": Training, "inference": Inference}
+    known |= {f"{section}.{name}" for section, model in sections.items() for name in model.model_fields}
+    assert set(keys) - known == set()
 
 
 def test_the_two_commands_come_first_in_the_readme() -> None:
