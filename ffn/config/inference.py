@@ -6,6 +6,9 @@ from pydantic import Field
 
 from ffn.config.base import Fraction, NotNegative, Offset, Positive, Probability, Section, Size
 
+LEAST_UNSEEN = {"exact": 0.0, "balanced": 0.05, "fast": 0.12}
+"""What `quality` means for `min_unseen`; measured in docs/quality.md."""
+
 
 class Inference(Section):
     """Flood filling (`ffn infer`)."""
@@ -25,6 +28,16 @@ class Inference(Section):
     deltas: Offset | None = Field(
         None,
         description="Step of the field of view; empty = network.deltas. Larger steps take fewer fields of view.",
+    )
+    quality: Literal["exact", "balanced", "fast"] = Field(
+        "exact",
+        description="exact = as the published FFN, voxel for voxel; the others take a third, and a sixth, of the "
+        "fields of view: they go first where most is unseen, and leave out what would show little.",
+    )
+    min_unseen: Fraction | None = Field(
+        None,
+        description="Part of a field of view that nothing has seen yet, below which it is left out; 0 = the published "
+        "order of moves; empty = by quality.",
     )
     min_segment_size: Positive = Field(1000, description="Smaller objects are dropped.")
     min_boundary_dist: Offset = Field((1, 1, 1), description="No seed with a segment this near.")
@@ -61,3 +74,8 @@ class Inference(Section):
     checkpoint_every_s: Annotated[float, Field(gt=0)] = Field(
         60.0, description="Seconds between saved states of an unfinished sub-volume."
     )
+
+    @property
+    def least_unseen(self) -> float:
+        """`min_unseen`, given or by quality."""
+        return LEAST_UNSEEN[self.quality] if self.min_unseen is None else self.min_unseen

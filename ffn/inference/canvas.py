@@ -15,6 +15,7 @@ marks seeds that failed; nothing ever reads that mark, so there is none here.)
 Where network voxels are larger than the image's, `fine` keeps the labels of these as well.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 
 from ffn.geometry import ZYX
 from ffn.inference.fine import FineLabels
-from ffn.inference.movement import FaceMaxMovement
+from ffn.inference.movement import FaceMaxMovement, Movement, UnseenFirstMovement
 from ffn.inference.options import FloodOptions
 from ffn.inference.probability import quantised
 
@@ -77,7 +78,7 @@ class Growth:
     """The object that is being grown: visited centres lie within low..high (both inclusive)."""
 
     seed: ZYX
-    movement: FaceMaxMovement
+    movement: Movement
     low: ZYX
     high: ZYX
     fovs: int = 0
@@ -154,8 +155,22 @@ class Canvas:
             return None
         self.counters["objects_started"] += 1
         self.object_map[seed] = self.options.init
-        movement = FaceMaxMovement(seed, self.options.deltas, self.options.move)
-        return Growth(seed, movement, low=seed, high=seed)
+        return Growth(seed, self.movement(seed), low=seed, high=seed)
+
+    def movement(self, seed: ZYX) -> Movement:
+        """How the object of a seed will be followed: the reference's way, or by what is still unseen."""
+        chosen = self.options
+        if chosen.min_unseen == 0:
+            return FaceMaxMovement(seed, chosen.deltas, chosen.move)
+        least = math.ceil(chosen.min_unseen * math.prod(chosen.fov))
+        return UnseenFirstMovement(seed, chosen.deltas, chosen.move, self._unseen, least)
+
+    def _unseen(self, position: ZYX) -> int:
+        """Voxels of the field of view that have not been predicted; offers beyond the faces count those inside."""
+        low = tuple(max(p - r, 0) for p, r in zip(position, self.options.reach, strict=True))
+        high = tuple(p + r + 1 for p, r in zip(position, self.options.reach, strict=True))
+        around = self.object_map[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+        return int(np.count_nonzero(np.isnan(around)))
 
     def _has_room(self, position: ZYX) -> bool:
         fits = all(r <= p < n - r for p, n, r in zip(position, self.image.shape, self.options.reach, strict=True))

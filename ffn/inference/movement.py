@@ -1,14 +1,24 @@
-"""Where the field of view goes next (the reference's FaceMaxMovementPolicy).
+"""Where the field of view goes next.
 
 After a prediction at P the six faces of the box P +- deltas are looked at:
 
         +-----*---+      each face offers its highest voxel (*), if that reaches the move threshold;
         |         |      an axis with delta 0 has no faces, so a network with deltas (0, d, d) stays in its section
         *    P    |
-        |         *      offers join the end of a queue, the highest first; places already predicted (to within
-        +--*------+      a delta) are skipped when their turn comes
+        |         *      places already predicted (to within a delta) are skipped when their turn comes
+        +--*------+
+
+Offers wait in one of two orders:
+
+- `FaceMaxMovement`, the reference's policy: at the end of a queue, the highest first.
+- `UnseenFirstMovement`: most of what is to be seen first. Steps of a delta overlap by three quarters, and half of the
+  fields of view see less than 2 % that no other saw before; these bring 4 % of the voxels (measured with the published
+  FIB-25 network). Going first where most is unseen makes the steps large by itself, small ones remain where objects are
+  thin or winding, and what would show less than a given share is left out.
 """
 
+import heapq
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable
 
@@ -19,40 +29,116 @@ from ffn.geometry import ZYX
 from ffn.model.faces import face_moves
 
 
-class FaceMaxMovement:
-    """The queue of one object: positions to visit and cells that have been visited."""
+class Movement(ABC):
+    """The offers of one object that wait, and the cells that have been visited.
+
+    Args:
+        seed: Where the object begins, z,y,x: the first offer.
+        deltas: Step of the field of view.
+        threshold: Logit at which a face makes an offer.
+    """
 
     def __init__(self, seed: ZYX, deltas: ZYX, threshold: np.float32) -> None:
         self.seed = seed
-        self.queue: deque[ZYX] = deque([seed])
         self.done: set[ZYX] = set()
         self._deltas = deltas
         self._threshold = threshold
 
-    @classmethod
-    def restored(
-        cls, seed: ZYX, deltas: ZYX, threshold: np.float32, queue: Iterable[ZYX], done: Iterable[ZYX]
-    ) -> "FaceMaxMovement":
-        """Continue with a queue and done cells saved earlier."""
-        movement = cls(seed, deltas, threshold)
-        movement.queue = deque(queue)
-        movement.done = set(done)
-        return movement
-
+    @abstractmethod
     def pop(self, is_valid: Callable[[ZYX], bool]) -> ZYX | None:
-        """The next position that is neither done nor refused by `is_valid`; None when the queue is empty."""
-        while self.queue:
-            position = self.queue.popleft()
-            if self._cell(position) not in self.done and is_valid(position):
-                return position
-        return None
+        """The next position that is neither done nor refused by `is_valid`; None when nothing waits."""
+
+    @abstractmethod
+    def waiting(self) -> list[ZYX]:
+        """Positions in the order in which they were offered."""
+
+    @abstractmethod
+    def _offer(self, positions: Iterable[ZYX]) -> None:
+        """Let positions wait."""
 
     def push(self, logits: NDArray[np.float32], position: ZYX) -> None:
-        """Note that `position` has been predicted with result `logits`, and queue the moves it suggests."""
+        """Note that `position` has been predicted with result `logits`, and let the moves wait that it suggests."""
         self.done.add(self._cell(position))
         z, y, x = position
-        self.queue.extend((z + dz, y + dy, x + dx) for dz, dy, dx in face_moves(logits, self._deltas, self._threshold))
+        self._offer((z + dz, y + dy, x + dx) for dz, dy, dx in face_moves(logits, self._deltas, self._threshold))
+
+    def restore(self, waiting: Iterable[ZYX], done: Iterable[ZYX]) -> None:
+        """Continue with offers and done cells saved earlier, in place of the seed."""
+        self.done = set(done)
+        self._clear()
+        self._offer(waiting)
+
+    @abstractmethod
+    def _clear(self) -> None:
+        """Forget all offers."""
 
     def _cell(self, position: ZYX) -> ZYX:
         (z, y, x), (sz, sy, sx), (dz, dy, dx) = position, self.seed, self._deltas
         return (z - sz + dz // 2) // max(dz, 1), (y - sy + dy // 2) // max(dy, 1), (x - sx + dx // 2) // max(dx, 1)
+
+
+class FaceMaxMovement(Movement):
+    """First come, first served (the reference's FaceMaxMovementPolicy)."""
+
+    def __init__(self, seed: ZYX, deltas: ZYX, threshold: np.float32) -> None:
+        super().__init__(seed, deltas, threshold)
+        self._queue: deque[ZYX] = deque([seed])
+
+    def pop(self, is_valid: Callable[[ZYX], bool]) -> ZYX | None:
+        while self._queue:
+            position = self._queue.popleft()
+            if self._cell(position) not in self.done and is_valid(position):
+                return position
+        return None
+
+    def waiting(self) -> list[ZYX]:
+        return list(self._queue)
+
+    def _offer(self, positions: Iterable[ZYX]) -> None:
+        self._queue.extend(positions)
+
+    def _clear(self) -> None:
+        self._queue.clear()
+
+
+class UnseenFirstMovement(Movement):
+    """The position whose field of view shows most that was never seen goes first; of equal ones the earliest offer.
+
+    Args:
+        seed, deltas, threshold: As for `Movement`.
+        unseen: Voxels around a position that have not been predicted yet. It may only fall as the object grows.
+        least: Positions with fewer are left out.
+    """
+
+    def __init__(self, seed: ZYX, deltas: ZYX, threshold: np.float32, unseen: Callable[[ZYX], int], least: int) -> None:
+        super().__init__(seed, deltas, threshold)
+        self._unseen, self._least = unseen, least
+        self._heap: list[tuple[int, int, ZYX]] = []
+        self._offers = 0
+        self._offer([seed])
+
+    def pop(self, is_valid: Callable[[ZYX], bool]) -> ZYX | None:
+        # Numbers in the heap may be out of date, but only too high: what comes first and is up to date is the maximum.
+        while self._heap:
+            negative, number, position = heapq.heappop(self._heap)
+            if self._cell(position) in self.done:
+                continue
+            unseen = self._unseen(position)
+            if unseen < self._least:
+                continue
+            if unseen < -negative:
+                heapq.heappush(self._heap, (-unseen, number, position))
+            elif is_valid(position):
+                return position
+        return None
+
+    def waiting(self) -> list[ZYX]:
+        return [position for _, position in sorted((number, position) for _, number, position in self._heap)]
+
+    def _offer(self, positions: Iterable[ZYX]) -> None:
+        for position in positions:
+            heapq.heappush(self._heap, (-self._unseen(position), self._offers, position))
+            self._offers += 1
+
+    def _clear(self) -> None:
+        self._heap.clear()

@@ -32,6 +32,8 @@ class FloodOptions:
     min_boundary_dist: ZYX
     disco: float
     """Fraction of a prediction that must reach `move` before rejected voxels are held down; negative = never."""
+    min_unseen: float = 0.0
+    """Part of a field of view that has to be unseen, and what is most unseen goes first; 0 = the reference's order."""
 
     @classmethod
     def of(cls, network: Network, inference: Inference) -> "FloodOptions":
@@ -45,6 +47,7 @@ class FloodOptions:
             min_segment_size=inference.min_segment_size,
             min_boundary_dist=inference.min_boundary_dist,
             disco=inference.disco_seed_threshold,
+            min_unseen=inference.least_unseen,
         )
 
     def turned(self, orientation: Orientation) -> "FloodOptions":

@@ -12,7 +12,6 @@ from ffn.errors import StageError
 from ffn.files import atomic_path
 from ffn.geometry import ZYX
 from ffn.inference.canvas import Canvas, Growth, Segment
-from ffn.inference.movement import FaceMaxMovement
 
 
 def save_state(path: Path, canvas: Canvas, seeds: NDArray[np.int64]) -> None:
@@ -40,7 +39,7 @@ def save_state(path: Path, canvas: Canvas, seeds: NDArray[np.int64]) -> None:
             "low": growth.low,
             "high": growth.high,
             "fovs": growth.fovs,
-            "queue": [*asked, *growth.movement.queue],
+            "queue": [*asked, *growth.movement.waiting()],
             "done": sorted(growth.movement.done),
         }
         arrays["object_map"] = canvas.object_map[canvas.box_around(growth.low, growth.high)]
@@ -63,9 +62,8 @@ def restore_state(path: Path, canvas: Canvas) -> NDArray[np.int64]:
             canvas.next_seed = facts["next_seed"]
             canvas.counters = Counter(facts["counters"])
             canvas.segments = [_segment(record) for record in facts["segments"]]
-            canvas.growth = None if facts["growth"] is None else _growth(facts["growth"], canvas)
-            if canvas.growth is not None:
-                canvas.object_map[canvas.box_around(canvas.growth.low, canvas.growth.high)] = saved["object_map"]
+            if facts["growth"] is not None:
+                _restore_growth(canvas, facts["growth"], saved["object_map"])
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
         raise StageError(
             f"The saved state {path} cannot be read ({error}). Delete it to start this sub-volume over."
@@ -78,11 +76,12 @@ def _segment(record: list[Any]) -> Segment:
     return Segment(number, _zyx(seed), fovs, voxels, tuple((other, count) for other, count in overlaps))
 
 
-def _growth(facts: dict[str, Any], canvas: Canvas) -> Growth:
-    seed = _zyx(facts["seed"])
-    queue, done = (tuple(map(_zyx, facts[key])) for key in ("queue", "done"))
-    movement = FaceMaxMovement.restored(seed, canvas.options.deltas, canvas.options.move, queue, done)
-    return Growth(seed, movement, _zyx(facts["low"]), _zyx(facts["high"]), facts["fovs"])
+def _restore_growth(canvas: Canvas, facts: dict[str, Any], object_map: NDArray[np.float32]) -> None:
+    seed, low, high = (_zyx(facts[key]) for key in ("seed", "low", "high"))
+    # The map first: the movement may look at it.
+    canvas.object_map[canvas.box_around(low, high)] = object_map
+    canvas.growth = Growth(seed, canvas.movement(seed), low, high, facts["fovs"])
+    canvas.growth.movement.restore(map(_zyx, facts["queue"]), map(_zyx, facts["done"]))
 
 
 def _zyx(values: list[int]) -> ZYX:

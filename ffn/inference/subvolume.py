@@ -242,6 +242,7 @@ def _settings(config: Config, tile: Tile, box: Box) -> dict[str, Any]:
                 "min_boundary_dist",
                 "disco_seed_threshold",
                 "seed_policy",
+                "least_unseen",
                 "mirror",
                 "precision",
             )
