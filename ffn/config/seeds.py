@@ -158,7 +158,9 @@ def _one_policy(value: Any) -> Any:
     given = {"name": value} if isinstance(value, str) else value
     name = given.get("name") if isinstance(given, dict) else None
     if not isinstance(name, str):
-        raise ValueError(f"{value!r} is not a seed policy: write a name such as PolicyPeaks, or {{name: ..., ...}}.")
+        raise ValueError(  # noqa: TRY004 - pydantic reports no TypeError
+            f"{value!r} is not a seed policy: write a name such as PolicyPeaks, or {{name: ..., ...}}."
+        )
     name = _ALIASES.get(name, name)
     if name not in SEED_POLICIES:
         raise ValueError(f"'{name}' is not a seed policy; {_advice(name, SEED_POLICIES)}")
