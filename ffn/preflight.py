@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ffn.config import Config, Region
-from ffn.config.masks import Mask, ShiftMask
+from ffn.config.masks import SHIFT_CHANNELS, Mask, ShiftMask
 from ffn.config.seeds import PolicyInvertOrigins
 from ffn.errors import ConfigError, FFNError
 from ffn.geometry import ZYX, Box
@@ -285,7 +285,7 @@ def _shift_problems(config: Config, mask: ShiftMask, shape: ZYX | None) -> list[
     if _will_be_fetched(config, Path(mask.volume)):
         return []
     try:
-        for channel in (0, 1):
+        for channel in SHIFT_CHANNELS:
             with open_volume(mask.volume, channel=channel) as volume:
                 if shape is not None:
                     require_scale(volume, shape, (Fraction(1), Fraction(mask.scale), Fraction(mask.scale)))

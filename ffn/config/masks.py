@@ -7,6 +7,10 @@ from ffn.errors import GeometryError
 from ffn.geometry import Box
 
 
+SHIFT_CHANNELS = (0, 1)
+"""Of the volume of a shift mask: shifts along x and along y; which is which does not matter."""
+
+
 class Mask(Section):
     """Forbidden voxels: of a volume, of the image, or in boxes; exactly one of these three."""
 

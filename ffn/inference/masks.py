@@ -20,13 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffn.config import Config
-from ffn.config.masks import Mask, ShiftMask
+from ffn.config.masks import SHIFT_CHANNELS, Mask, ShiftMask
 from ffn.geometry import ZYX, Box, blocks
 from ffn.volumes import Scale, Volume, coarse_shape, open_volume, require_scale, scale_of
 
 _BLOCK = (32, 128, 128)
 _SAME: Scale = (Fraction(1), Fraction(1), Fraction(1))
-_SHIFT_CHANNELS = (0, 1)
 
 
 @dataclass(frozen=True)
@@ -190,7 +189,7 @@ def _shifts(mask: ShiftMask, config: Config, image: Volume, opened: ExitStack) -
     scale = (Fraction(1), Fraction(mask.scale), Fraction(mask.scale))
     z, y, x = (size // 2 for size in config.network.fov_in_image_voxels)
     layers = []
-    for channel in _SHIFT_CHANNELS:
+    for channel in SHIFT_CHANNELS:
         volume = opened.enter_context(open_volume(mask.volume, channel=channel))
         require_scale(volume, image.shape, scale)
         layers.append(_Layer(_at_least(volume, mask.threshold), volume.shape, scale, mask.reach or (z, y, x)))
