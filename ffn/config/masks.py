@@ -6,7 +6,6 @@ from ffn.config.base import NotNegative, Offset, Positive, Section
 from ffn.errors import GeometryError
 from ffn.geometry import Box
 
-
 SHIFT_CHANNELS = (0, 1)
 """Of the volume of a shift mask: shifts along x and along y; which is which does not matter."""
 
