@@ -174,7 +174,7 @@ def shifted_places(field: np.ndarray, threshold: float, scale: int, reach: tuple
 def shifts(scale: int, dtype: type = np.float32) -> np.ndarray:
     rng = np.random.default_rng(5)
     field = rng.normal(0, 1.6, (2, 11, -(-14 // scale), -(-17 // scale)))
-    field[0, 3, 1, 2], field[1, 7, -1, -1] = -4.0, 4.0
+    field[0, 3, 1, 2], field[1, 7, -1, -1], field[1, 0, 0, 0] = -4.0, 4.0, -128.0
     return field.astype(dtype)
 
 

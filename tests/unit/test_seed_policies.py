@@ -168,6 +168,23 @@ def test_segments_are_no_edges_for_peaks():
     assert (z, y, x) not in seeds_of("PolicyPeaks", view(image, exclusion=labels > 0))
 
 
+def peaks_by_definition(image: np.ndarray, taken: np.ndarray, excluded: np.ndarray) -> list[tuple[int, ...]]:
+    gradient = np.sqrt(sum(ndimage.sobel(image, axis=axis) ** 2 for axis in range(3)))
+    is_edge = (gradient > ndimage.gaussian_filter(gradient, 49 / 6)) | excluded
+    distance = ndimage.distance_transform_edt(~is_edge).astype(np.float32)
+    distance[taken | excluded] = -1
+    return sorted(as_tuples(peak_local_max(noisy(distance), min_distance=3, threshold_abs=0, threshold_rel=0)))
+
+
+def test_peaks_beside_segments_and_exclusions():
+    image = tissue((30, 34, 38), seed=1)
+    labels, exclusion = blobs(image.shape, seed=9), np.zeros(image.shape, bool)
+    exclusion[10:14] = True
+    expected = peaks_by_definition(image, labels, exclusion)
+    assert set(expected) - set(peaks_by_definition(image, np.zeros_like(labels), exclusion))
+    assert seeds_of("PolicyPeaks", view(image, labels=labels, exclusion=exclusion)) == expected
+
+
 def test_peaks_of_the_stored_image_where_voxels_are_pooled():
     image = tissue((40, 44, 46), seed=2)
     factors, phase = (2, 2, 2), (1, 0, 1)
@@ -175,11 +192,16 @@ def test_peaks_of_the_stored_image_where_voxels_are_pooled():
     expected = as_tuples(coarse_seeds(image, factors, (3, 3, 3), (1.0, 1.0, 1.0), phase))
     seen = view(coarse, fov=(3, 3, 3), fine=FineImage(image, factors, phase))
     assert seeds_of("PolicyPeaks", seen) == expected
-    exclusion = np.zeros(coarse.shape, bool)
-    exclusion[expected[0]] = True
-    others = seeds_of("PolicyPeaks", replace(seen, exclusion=exclusion))
-    assert expected[0] not in others
-    assert len(others) > 3
+    labels, exclusion = blobs(coarse.shape, seed=9).astype(np.uint32), np.zeros(coarse.shape, bool)
+    exclusion[:, :, 7:13] = True
+    voxels = [(np.arange(n) + p) // f for n, p, f in zip(image.shape, phase, factors, strict=True)]
+    taken, excluded = (mask[np.ix_(*voxels)] for mask in (labels > 0, exclusion))
+    pooled = {tuple((np.array(seed) + phase) // factors) for seed in peaks_by_definition(image, taken, excluded)}
+    expected = sorted(p for p in as_tuples(pooled) if all(1 <= a < n - 1 for a, n in zip(p, coarse.shape, strict=True)))
+    assert len(expected) > 5
+    assert seeds_of("PolicyPeaks", replace(seen, labels=labels, exclusion=exclusion)) == [
+        p for p in expected if not labels[p] and not exclusion[p]
+    ]
 
 
 def test_peaks_of_pooled_voxels_follow_their_size():
@@ -222,6 +244,9 @@ def test_brightest_voxel_first():
     image = np.array([[[1, 5, 3], [2, 5, 0]]])
     expected = [(0, 0, 1), (0, 1, 1), (0, 0, 2), (0, 1, 0), (0, 0, 0), (0, 1, 2)]
     assert seeds_of("PolicyMax", view(image)) == expected
+    alike = (np.arange(1000) % 2).reshape(10, 10, 10)
+    expected = as_tuples([*np.argwhere(alike == 1), *np.argwhere(alike == 0)])
+    assert seeds_of("PolicyMax", view(alike)) == expected
     inner = tissue((8, 9, 10))
     found = seeds_of("PolicyMax", view(inner, fov=(5, 3, 1)))
     assert sorted(found) == [(z, y, x) for z in range(2, 6) for y in range(1, 8) for x in range(10)]
@@ -268,6 +293,10 @@ def test_image_peaks_in_a_disk():
     image = dots((2, 12, 12), z0y5x5=2.0, z0y6x6=1.5, z0y5x8=1.9, z0y8x4=0.9, z1y4x4=1.0)
     # Next to the brightest across the diagonal a dot is a peak of the disk, but nearer than three voxels.
     assert seeds_of("PolicyImagePeaks2DDisk", view(image)) == [(0, 5, 5), (0, 5, 8), (1, 4, 4)]
+    # In a straight line these are more than four voxels apart.
+    across = dots((1, 20, 20), z0y5x5=2.0, z0y8x8=1.5)
+    policy = {"name": "PolicyImagePeaks2DDisk", "min_distance_2d": 4}
+    assert seeds_of(policy, view(across)) == [(0, 5, 5), (0, 8, 8)]
     wide = tissue((5, 30, 30), seed=6)
     expected = [
         (z, int(y), int(x))

@@ -10,7 +10,7 @@ from ffn.inference.seeds.view import Seeds, SeedView
 def brightest_first(view: SeedView, _: PolicyMax) -> Seeds:
     """Every voxel around which a field of view fits, by descending value; equal ones in z, y, x order."""
     margin = np.array(view.fov) // 2
-    inner = view.image[tuple(slice(m, max(n - m, m)) for m, n in zip(margin, view.image.shape, strict=True))]
+    inner = view.image[tuple(slice(m, n - m) for m, n in zip(margin, view.image.shape, strict=True))]
     order = np.argsort(-inner, axis=None, kind="stable")
     return np.stack(np.unravel_index(order, inner.shape), axis=1) + margin
 
