@@ -1,6 +1,7 @@
 """What reading headers can show before anything runs: every problem of a configuration's inputs at once."""
 
 from collections.abc import Callable
+from fractions import Fraction
 from itertools import combinations
 from pathlib import Path
 from typing import Any, TypeVar
@@ -8,11 +9,24 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ffn.config import Config, Region
+from ffn.config.masks import SHIFT_CHANNELS, Mask, ShiftMask
+from ffn.config.seeds import PolicyInvertOrigins
 from ffn.errors import ConfigError, FFNError
 from ffn.geometry import ZYX, Box
 from ffn.prepare.volume import lom_radius, training_margin
 from ffn.runs import SYNTHETIC
-from ffn.volumes import Volume, VoxelSize, as_labels, as_uint8, check_fov, check_pair, coarse_shape, open_volume
+from ffn.volumes import (
+    Volume,
+    VoxelSize,
+    as_labels,
+    as_uint8,
+    check_fov,
+    check_pair,
+    coarse_shape,
+    open_volume,
+    require_scale,
+    scale_of,
+)
 
 T = TypeVar("T")
 
@@ -33,7 +47,13 @@ def check_inputs(config: Config) -> list[str]:
     `ffn synth` will make is taken from the section `synthetic`.
     """
     test = _Inputs(config, "data.test", config.data.test)
-    problems = [*_labelled_problems(config), *test.problems(), *_checkpoint_problems(config)]
+    problems = [
+        *_labelled_problems(config),
+        *test.problems(),
+        *_checkpoint_problems(config),
+        *_seed_problems(config),
+        *_mask_problems(config, test.voxel_size),
+    ]
     return list(dict.fromkeys(problems))
 
 
@@ -165,8 +185,10 @@ def _training_problems(config: Config, key: str, region: Region) -> list[str]:
 
 
 def _known_extent(config: Config, region: Region) -> ZYX | None:
-    if region.bounds is not None:
-        return region.bounds.shape
+    return _image_shape(config, region) if region.bounds is None else region.bounds.shape
+
+
+def _image_shape(config: Config, region: Region) -> ZYX | None:
     if region.image == SYNTHETIC:
         return config.synthetic.shape
     if _will_be_fetched(config, Path(region.image)):
@@ -216,3 +238,57 @@ def _checkpoint_problems(config: Config) -> list[str]:
     if index.is_file() or _will_be_fetched(config, prefix):
         return []
     return [f"inference.checkpoint: there is no checkpoint {prefix} (no file {index})."]
+
+
+def _seed_problems(config: Config) -> list[str]:
+    return [
+        f"inference.seed_policy: there is no folder {policy.folder} with the origins of an earlier run."
+        for policy in config.inference.seed_policy
+        if isinstance(policy, PolicyInvertOrigins) and not Path(policy.folder).is_dir()
+    ]
+
+
+def _mask_problems(config: Config, voxel_size: VoxelSize | None) -> list[str]:
+    """Masks that cannot be read, or that do not cover the test image."""
+    shape, inference = _image_shape(config, config.data.test), config.inference
+    listed = {"inference.masks": inference.masks, "inference.seed_masks": inference.seed_masks}
+    problems = []
+    for key, masks in listed.items():
+        for number, mask in enumerate(masks):
+            problems += _one_mask_problems(config, f"{key}.{number}", mask, shape, voxel_size)
+    if inference.shift_mask is not None:
+        problems += _shift_problems(config, inference.shift_mask, shape)
+    return problems
+
+
+def _one_mask_problems(
+    config: Config, key: str, mask: Mask, shape: ZYX | None, voxel_size: VoxelSize | None
+) -> list[str]:
+    if mask.volume is None:
+        return [
+            f"{key}.boxes: {box} is outside the image, which has {' x '.join(map(str, shape))} voxels (z,y,x)."
+            for box in mask.parsed_boxes
+            if shape is not None and box.intersection(Box.of_shape(shape)) is None
+        ]
+    if _will_be_fetched(config, Path(mask.volume)):
+        return []
+    try:
+        with open_volume(mask.volume, channel=mask.channel) as volume:
+            if shape is not None:
+                scale_of(volume, shape, voxel_size)
+    except FFNError as error:
+        return [f"{key}.volume: {error}"]
+    return []
+
+
+def _shift_problems(config: Config, mask: ShiftMask, shape: ZYX | None) -> list[str]:
+    if _will_be_fetched(config, Path(mask.volume)):
+        return []
+    try:
+        for channel in SHIFT_CHANNELS:
+            with open_volume(mask.volume, channel=channel) as volume:
+                if shape is not None:
+                    require_scale(volume, shape, (Fraction(1), Fraction(mask.scale), Fraction(mask.scale)))
+    except FFNError as error:
+        return [f"inference.shift_mask.volume: {error}"]
+    return []

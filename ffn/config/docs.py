@@ -37,21 +37,28 @@ def table_text() -> str:
 def _sections(name: str, section: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
     yield name, section
     for key, field in section.model_fields.items():
-        inner = section_of(field)
-        if inner is not None:
-            suffix = "[]" if str(field.annotation).startswith("list") else ""
-            yield from _sections(f"{name}.{key}{suffix}".lstrip("."), inner)
+        inner = sections_of(field)
+        suffix = "[]" if str(field.annotation).startswith("list") and len(inner) == 1 else ""
+        for one in inner:
+            which = f": {one.__name__}" if len(inner) > 1 else ""
+            yield from _sections(f"{name}.{key}{suffix}{which}".lstrip("."), one)
 
 
-def section_of(field: FieldInfo) -> type[BaseModel] | None:
-    """The section that a field holds, alone, optionally or in a list; None for a plain value."""
-    candidates = (field.annotation, *getattr(field.annotation, "__args__", ()))
-    return next((found for found in candidates if isinstance(found, type) and issubclass(found, BaseModel)), None)
+def sections_of(field: FieldInfo) -> list[type[BaseModel]]:
+    """The sections that a field may hold, alone, optionally or in a list, each once; none for a plain value."""
+    return list(dict.fromkeys(_sections_in(field.annotation)))
+
+
+def _sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in getattr(annotation, "__args__", ()):
+        yield from _sections_in(argument)
 
 
 def _row(section: type[BaseModel], key: str, field: FieldInfo) -> str:
-    inner = section_of(field)
-    meaning = field.description or ("" if inner is None else _paragraphs(inner).partition("\n\n")[0])
+    inner = sections_of(field)
+    meaning = field.description or (_paragraphs(inner[0]).partition("\n\n")[0] if inner else "")
     cells = [f"`{key}`", _type(section, key, field), _default(field), meaning]
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
@@ -61,7 +68,10 @@ def _paragraphs(section: type[BaseModel]) -> str:
 
 
 def _type(section: type[BaseModel], key: str, field: FieldInfo) -> str:
-    if section_of(field) is not None:
+    inner = sections_of(field)
+    if len(inner) > 1:
+        return "name, section, or list of these"
+    if inner:
         annotation = str(field.annotation)
         if annotation.startswith("list"):
             return "list of sections"

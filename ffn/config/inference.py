@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ffn.config.base import Fraction, NotNegative, Offset, Positive, Probability, Section, Size
+from ffn.config.masks import Mask, ShiftMask
+from ffn.config.seeds import SeedPolicies
 
 LEAST_UNSEEN = {"exact": 0.0, "balanced": 0.05, "fast": 0.12}
 """What `quality` means for `min_unseen`; measured in docs/quality.md."""
@@ -44,7 +46,19 @@ class Inference(Section):
     disco_seed_threshold: float = Field(
         0.0, ge=-1, le=1, description="Keeps voxels once judged outside from coming back; negative = off."
     )
-    seed_policy: Literal["peaks"] = Field("peaks", description="Where seeds come from: PolicyPeaks.")
+    seed_policy: SeedPolicies = Field(
+        "PolicyPeaks",
+        validate_default=True,
+        description="Where seeds come from. Of a list, each policy sees what the ones before it left.",
+    )
+    reverse_seeds: bool = Field(
+        False, description="Try the seeds of each policy in the opposite order: for a consensus of both orders."
+    )
+    masks: list[Mask] = Field(default_factory=list, description="Where the field of view may not go.")
+    seed_masks: list[Mask] = Field(default_factory=list, description="Where only seeds are forbidden.")
+    shift_mask: ShiftMask | None = Field(
+        None, description="Where shifts of sections forbid the field of view; empty = nowhere."
+    )
     mirror: bool = Field(
         False,
         description="Continue the image beyond the faces of a sub-volume as in a mirror, so that objects are followed "

@@ -9,16 +9,16 @@ LOCAL_MEAN_SIGMA = 49 / 6
 
 
 def sobel_magnitude(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Root of the summed squares of the Sobel derivatives along z, y and x.
+    """Root of the summed squares of the Sobel derivatives along all axes.
 
     Args:
-        image: float32 [z, y, x], any grey scale; the volume is mirrored at its border.
+        image: float32 [z, y, x], or [y, x] for one section, any grey scale; it is mirrored at its border.
 
     Returns:
-        float32 [z, y, x], in grey values times the 32-fold weight of a 3x3x3 Sobel kernel.
+        float32, as large, in grey values times the weight of a Sobel kernel (3x3x3: 32, 3x3: 8).
     """
     squares = np.zeros(image.shape, np.float32)
-    for axis in range(3):
+    for axis in range(image.ndim):
         derivative = ndimage.sobel(image, axis=axis, output=np.float32, mode="reflect")
         squares += np.square(derivative, out=derivative)
     return np.sqrt(squares, out=squares)
@@ -31,10 +31,10 @@ def edge_mask(image: NDArray[np.float32]) -> NDArray[np.bool_]:
     volume does not matter. About 16 bytes a voxel are in use at the peak.
 
     Args:
-        image: float32 [z, y, x].
+        image: float32 [z, y, x], or [y, x] for one section.
 
     Returns:
-        bool [z, y, x].
+        bool, as large.
     """
     edges = sobel_magnitude(image)
     local_mean = ndimage.gaussian_filter(edges, LOCAL_MEAN_SIGMA, mode="reflect", truncate=4.0)

@@ -55,20 +55,28 @@ def peaks(
     image: NDArray[np.generic],
     voxel_size: tuple[float, float, float] = (1.0, 1.0, 1.0),
     exclusion: NDArray[np.bool_] | None = None,
+    taken: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.int64]:
     """Local maxima of `distance_to_edges` within 7x7x7 voxels, in ascending z, y, x order.
 
-    A fixed noise of at most 1e-4 decides between equal distances, so the result depends on nothing but the arguments
-    (which are those of `distance_to_edges`).
+    A fixed noise of at most 1e-4 decides between equal distances, so the result depends on nothing but the arguments.
+
+    Args:
+        image: As for `distance_to_edges`.
+        voxel_size: As for `distance_to_edges`.
+        exclusion: As for `distance_to_edges`.
+        taken: bool [z, y, x], where no seed may be either, but which makes no edges: voxels of segments.
 
     Returns:
         int64 [n, 3], z, y, x; n = 0 where everything is edge.
     """
     distance = distance_to_edges(image, voxel_size, exclusion)
+    if taken is not None:
+        distance[taken] = -1
     # Without a voxel away from all edges there is only noise to choose from.
     if not (distance > 0).any():
         return np.empty((0, 3), np.int64)
-    response = _with_noise(distance)
+    response = with_noise(distance)
     del distance
     return np.concatenate([*_slab_peaks(response), np.empty((0, 3), np.int64)])
 
@@ -90,7 +98,7 @@ def peak_seeds(
     Returns:
         int64 [n, 3], z, y, x, ascending.
     """
-    return _with_room(peaks(image, voxel_size, exclusion), fov, image.shape)
+    return with_room(peaks(image, voxel_size, exclusion), fov, image.shape)
 
 
 def coarse_seeds(
@@ -114,29 +122,40 @@ def coarse_seeds(
     Returns:
         int64 [n, 3], network voxels z, y, x, ascending, each once.
     """
-    found = np.unique((peaks(image, voxel_size) + np.array(phase)) // np.array(factors), axis=0)
+    found = in_coarse_voxels(peaks(image, voxel_size), factors, phase)
     z, y, x = image.shape
-    return _with_room(found, fov, coarse_shape((z, y, x), factors, phase))
+    return with_room(found, fov, coarse_shape((z, y, x), factors, phase))
 
 
-def _with_room(found: NDArray[np.int64], fov: ZYX, shape: tuple[int, ...]) -> NDArray[np.int64]:
+def in_coarse_voxels(found: NDArray[np.int64], factors: ZYX, phase: ZYX = (0, 0, 0)) -> NDArray[np.int64]:
+    """Positions (int [n, 3]) in voxels of which each covers `factors` voxels, as in `ffn.volumes.coarsen`.
+
+    Returns:
+        int64 [m, 3], z, y, x, ascending, each once.
+    """
+    return np.unique((found + np.array(phase)) // np.array(factors), axis=0)
+
+
+def with_room(found: NDArray[np.int64], fov: ZYX, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """Those of the positions (int [n, 3]) that keep fov//2 voxels to every face of a volume of `shape`, in order."""
     margin = np.array(fov) // 2
     inside = (found >= margin) & (found + margin < np.array(shape))
     return found[inside.all(axis=1)]
 
 
-def write_seeds(path: Path, seeds: NDArray[np.int64]) -> None:
-    """Write seeds as text, one `z,y,x` a line without a header, atomically."""
-    write_text(path, "".join(f"{z},{y},{x}\n" for z, y, x in seeds.tolist()))
-
-
-def _with_noise(distance: NDArray[np.float32]) -> NDArray[np.float64]:
-    response = distance.astype(np.float64)
+def with_noise(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The values (of any shape) plus a noise below 1e-4 that is always the same, so that hardly any two are equal."""
+    response = values.astype(np.float64)
     noise = np.random.RandomState(_NOISE_SEED)
     for start in range(0, len(response), _SLAB):
         slab = response[start : start + _SLAB]
         slab += noise.random_sample(slab.shape) * _NOISE
     return response
+
+
+def write_seeds(path: Path, seeds: NDArray[np.int64]) -> None:
+    """Write seeds as text, one `z,y,x` a line without a header, atomically."""
+    write_text(path, "".join(f"{z},{y},{x}\n" for z, y, x in seeds.tolist()))
 
 
 def _slab_peaks(response: NDArray[np.float64]) -> Iterator[NDArray[np.int64]]:

@@ -9,10 +9,12 @@ from ffn.volumes.coarse import coarse_shape, coarse_voxel_size, coarsen, interpo
 from ffn.volumes.convert import as_labels, as_uint8
 from ffn.volumes.open import open_image, open_labels, open_volume
 from ffn.volumes.pooling import pool
+from ffn.volumes.scale import Scale, require_scale, scale_of
 from ffn.volumes.write import Hdf5Writer, WritableVolume, create_hdf5, create_hdf5_file, create_plain_hdf5, parse_output
 
 __all__ = [
     "Hdf5Writer",
+    "Scale",
     "Volume",
     "VoxelSize",
     "WritableVolume",
@@ -34,4 +36,6 @@ __all__ = [
     "parse_output",
     "phases",
     "pool",
+    "require_scale",
+    "scale_of",
 ]

@@ -116,6 +116,18 @@ class Volume(ABC):
             raise GeometryError(f"Box {box} is outside {self.uri}, which has {z} x {y} x {x} voxels (z,y,x).")
 
 
+def leading_index(uri: str, shape: tuple[int, ...], channel: int | None) -> tuple[int, ...]:
+    """What stands before z,y,x in the index of a stored array: nothing, or the channel that was asked for.
+
+    Raises VolumeError where the array has no such channel.
+    """
+    if channel is None:
+        return ()
+    if len(shape) != 4 or channel >= shape[0]:
+        raise VolumeError(f"{uri} has shape {shape}; expected four axes c,z,y,x with a channel {channel} (from 0).")
+    return (channel,)
+
+
 def _three(key: Key) -> list[int | slice]:
     parts = list(key) if isinstance(key, tuple) else [key]
     if parts.count(Ellipsis) > 1:

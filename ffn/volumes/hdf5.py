@@ -11,15 +11,15 @@ import numpy as np
 from ffn.errors import VolumeError
 from ffn.geometry import Box
 from ffn.progress import log
-from ffn.volumes.base import Volume, VoxelSize
+from ffn.volumes.base import Volume, VoxelSize, leading_index
 from ffn.volumes.cache import gunzipped
 from ffn.volumes.voxelsize import voxel_size_of
 
 URI = re.compile(r"(?P<path>.+?\.(?:h5|hdf5|hdf)(?P<gz>\.gz)?)(?::(?P<dataset>.+))?", re.IGNORECASE)
 
 
-def open_hdf5(uri: str) -> Volume:
-    """Open `file.h5[:dataset]` or `file.h5.gz[:dataset]`.
+def open_hdf5(uri: str, channel: int | None = None) -> Volume:
+    """Open `file.h5[:dataset]` or `file.h5.gz[:dataset]`; with a channel, that one of a dataset c,z,y,x.
 
     Without a dataset the file must hold either one 3-D dataset, or `stack` and `transforms` as in the ground truth
     of janelia-flyem/neuroproof_examples: then the volume is uint64 bodies, `transforms[stack]`.
@@ -30,7 +30,7 @@ def open_hdf5(uri: str) -> Volume:
     path = Path(match["path"])
     file = _open_file(gunzipped(path) if match["gz"] else path, path)
     try:
-        return _open_dataset(uri, file, match["dataset"])
+        return _open_dataset(uri, file, match["dataset"], channel)
     except BaseException:
         file.close()
         raise
@@ -57,18 +57,18 @@ def _reason(error: OSError) -> str:
     return inside[1] if inside else str(error)
 
 
-def _open_dataset(uri: str, file: h5py.File, name: str | None) -> Volume:
+def _open_dataset(uri: str, file: h5py.File, name: str | None, channel: int | None) -> Volume:
     there = dataset_shapes(file)
     if name is None:
-        if {"stack", "transforms"} <= there.keys():
+        if {"stack", "transforms"} <= there.keys() and channel is None:
             return BodyVolume(uri, file)
-        candidates = [key for key, shape in there.items() if len(shape) == 3]
+        candidates = [key for key, shape in there.items() if len(shape) == (3 if channel is None else 4)]
         if len(candidates) != 1:
             raise VolumeError(f"{uri} names no dataset: write {uri}:DATASET with one of {_listed(there)}.")
         name = candidates[0]
     if name.strip("/") not in there:
         raise VolumeError(f"{uri}: there is no dataset '{name}' in the file; it holds {_listed(there)}.")
-    return Hdf5Volume(uri, file, name.strip("/"))
+    return Hdf5Volume(uri, file, name.strip("/"), channel)
 
 
 def dataset_shapes(file: h5py.File) -> dict[str, tuple[int, ...]]:
@@ -96,16 +96,19 @@ def _damage_reported(uri: str) -> Iterator[None]:
 
 
 class Hdf5Volume(Volume):
-    """One 3-D dataset of an HDF5 file."""
+    """One 3-D dataset of an HDF5 file, or one channel of a 4-D one."""
 
-    def __init__(self, uri: str, file: h5py.File, name: str) -> None:
+    def __init__(self, uri: str, file: h5py.File, name: str, channel: int | None = None) -> None:
         self._file = file
         self._data: h5py.Dataset = file[name]
-        super().__init__(uri, self._data.shape or (), self._data.dtype, _voxel_size(self._data), self._data.chunks)
+        shape, chunks = self._data.shape or (), self._data.chunks
+        self._leading = leading_index(uri, shape, channel)
+        skipped = len(self._leading)
+        super().__init__(uri, shape[skipped:], self._data.dtype, _voxel_size(self._data), chunks and chunks[skipped:])
 
     def _read(self, box: Box) -> np.ndarray:
         with _damage_reported(self.uri):
-            return np.asarray(self._data[box.slices])
+            return np.asarray(self._data[(*self._leading, *box.slices)])
 
     def close(self) -> None:
         self._file.close()

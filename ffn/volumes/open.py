@@ -16,7 +16,9 @@ FORMS = """expected one of
   precomputed://https://... or precomputed://file:///... or a folder with an info file"""
 
 
-def open_volume(uri: str, *, box: Box | None = None, voxel_size: VoxelSize | None = None) -> Volume:
+def open_volume(
+    uri: str, *, box: Box | None = None, voxel_size: VoxelSize | None = None, channel: int | None = None
+) -> Volume:
     """Open a volume of any supported format for reading.
 
     Args:
@@ -24,12 +26,13 @@ def open_volume(uri: str, *, box: Box | None = None, voxel_size: VoxelSize | Non
             uint64 bodies.
         box: only these voxels (zyx, counted from the volume's corner); the result then starts at 0,0,0.
         voxel_size: nanometres zyx, instead of what the data say.
+        channel: one of several in an HDF5 dataset or zarr array c,z,y,x, counted from 0.
 
     Raises:
         VolumeError: what was found instead of a readable 3-D volume.
         GeometryError: the box reaches outside the volume.
     """
-    volume = _open(uri)
+    volume = _open(uri, channel)
     if voxel_size is not None:
         volume.voxel_size = voxel_size
     return volume if box is None else volume.view(box)
@@ -45,16 +48,18 @@ def open_labels(uri: str, *, box: Box | None = None, voxel_size: VoxelSize | Non
     return as_labels(open_volume(uri, box=box, voxel_size=voxel_size))
 
 
-def _open(uri: str) -> Volume:
+def _open(uri: str, channel: int | None) -> Volume:
     path = Path(uri)
+    if hdf5.URI.fullmatch(uri) and "://" not in uri and not path.is_dir():
+        return hdf5.open_hdf5(uri, channel)
+    if "://" not in uri and _is_zarr(path):
+        return zarr.open_zarr(uri, channel)
+    if channel is not None:
+        raise VolumeError(f"{uri}: channels can be read from HDF5 datasets and zarr arrays with the axes c,z,y,x only.")
     if uri.startswith(precomputed.SCHEME):
         return precomputed.open_precomputed(uri)
     if "://" in uri:
         raise VolumeError(f"'{uri}' is not a volume this workflow can read; {FORMS}.")
-    if hdf5.URI.fullmatch(uri) and not path.is_dir():
-        return hdf5.open_hdf5(uri)
-    if any(part.endswith(".zarr") for part in path.parts) or any((path / name).exists() for name in zarr.METADATA):
-        return zarr.open_zarr(uri)
     if (path / "info").is_file():
         return precomputed.open_precomputed(uri)
     if path.is_dir() or glob.has_magic(uri) or path.suffix.lower() in stack.SUFFIXES:
@@ -62,3 +67,7 @@ def _open(uri: str) -> Volume:
     if path.exists():
         raise VolumeError(f"'{uri}' has no format this workflow can read; {FORMS}.")
     raise VolumeError(f"'{uri}' is not there, or is written in a form this workflow does not know; {FORMS}.")
+
+
+def _is_zarr(path: Path) -> bool:
+    return any(part.endswith(".zarr") for part in path.parts) or any((path / name).exists() for name in zarr.METADATA)

@@ -8,15 +8,18 @@ import zarr
 
 from ffn.errors import VolumeError
 from ffn.geometry import Box
-from ffn.volumes.base import Volume, VoxelSize
+from ffn.volumes.base import Volume, VoxelSize, leading_index
 from ffn.volumes.ngff import Multiscale, multiscale_of
 from ffn.volumes.voxelsize import voxel_size_of
 
 METADATA = ("zarr.json", ".zarray", ".zgroup")
 
 
-def open_zarr(uri: str) -> Volume:
-    """Open an array, or the finest level of an OME-NGFF image. The path may go on inside the store."""
+def open_zarr(uri: str, channel: int | None = None) -> Volume:
+    """Open an array, or the finest level of an OME-NGFF image. The path may go on inside the store.
+
+    With a channel, that one of an array c,z,y,x.
+    """
     path = Path(uri)
     if not path.exists():
         raise VolumeError(_missing(uri, path))
@@ -26,10 +29,10 @@ def open_zarr(uri: str) -> Volume:
         raise VolumeError(f"{uri} is not a readable zarr array or group ({error}).") from error
     if isinstance(node, zarr.Array):
         parents = _parent_groups(path)
-        return ZarrVolume(uri, node, _voxel_size(node, path, parents))
+        return ZarrVolume(uri, node, _voxel_size(node, path, parents), channel)
     image = multiscale_of(node.attrs, uri)
     if image is not None:
-        return open_zarr(f"{uri.rstrip('/')}/{image.finest}")
+        return open_zarr(f"{uri.rstrip('/')}/{image.finest}", channel)
     raise VolumeError(f"{uri} is a zarr group: name one of its arrays, {_listed(node)}.")
 
 
@@ -67,12 +70,12 @@ def _voxel_size(array: zarr.Array, path: Path, parents: list[tuple[Path, zarr.Gr
 
 
 class ZarrVolume(Volume):
-    """The last three axes of an array whose other axes (time, channel) have length 1."""
+    """The last three axes of an array whose other axes (time, channel) have length 1, or of one of its channels."""
 
-    def __init__(self, uri: str, array: Any, voxel_size: VoxelSize | None) -> None:
+    def __init__(self, uri: str, array: Any, voxel_size: VoxelSize | None, channel: int | None = None) -> None:
         self._array = array
-        self._leading = (0,) * max(array.ndim - 3, 0)
-        if any(n != 1 for n in array.shape[: len(self._leading)]):
+        self._leading = (0,) * max(array.ndim - 3, 0) if channel is None else leading_index(uri, array.shape, channel)
+        if channel is None and any(n != 1 for n in array.shape[: len(self._leading)]):
             raise VolumeError(f"{uri} has shape {array.shape}; all axes before z,y,x must have length 1.")
         super().__init__(uri, array.shape[len(self._leading) :], array.dtype, voxel_size, array.chunks[-3:])
 

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from ffn.cli import main
+from ffn.config import Inference
+from ffn.inference.seeds import SeedView, seed_policy
 from ffn.prepare.centres import Centres
 from ffn.prepare.coordinates import CoordinateStream
 from ffn.prepare.edges import edge_mask
@@ -50,6 +52,16 @@ def test_seeds(normalised, golden):
     assert seeds[:10].tolist() == golden["peaks"]["first10_zyx"]
     started = {tuple(segment["seed_zyx"]) for segment in golden["segments"]}
     assert started <= {tuple(seed) for seed in seeds.tolist()}
+
+
+def test_policy_peaks_is_the_default_of_inference(normalised, golden):
+    labels = np.zeros(normalised.shape, np.uint32)
+    (stage,) = seed_policy(Inference()).stages
+    seeds = stage(SeedView(normalised, labels, None, (10.0, 10.0, 10.0), FOV))
+    assert len(seeds) == golden["peaks"]["after_margin_filter"]
+    assert seeds[:3].tolist() == [[16, 18, 109], [16, 19, 228], [16, 22, 140]]
+    (backwards,) = seed_policy(Inference(seed_policy="peaks", reverse_seeds=True)).stages
+    np.testing.assert_array_equal(backwards(SeedView(normalised, labels, None, (1.0, 1.0, 1.0), FOV)), seeds[::-1])
 
 
 def test_seeds_of_the_small_crop(normalised, golden):

@@ -7,8 +7,9 @@ import pytest
 import yaml
 
 from ffn.cli import main
-from ffn.config import load_config, parse_config
+from ffn.config import Config, load_config, parse_config
 from ffn.config.docs import schema_text, table_text
+from ffn.config.seeds import SEED_POLICIES, PolicyGrid3d, PolicyPeaks
 from ffn.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,6 +57,34 @@ def test_one_volume_or_several():
     assert parse_config(several.model_dump(mode="json")) == several
     apart = changed(data__validation={**GOOD_REGION, "box": "60:99,0:80,0:80"})
     assert list(parse_config(apart).data.labelled) == ["data.train", "data.validation"]
+
+
+def test_seed_policies_by_name_as_a_section_or_in_a_list():
+    assert parse_config(GOOD).inference.seed_policy == [PolicyPeaks()]
+    grid = {"name": "PolicyGrid3d", "step": 8, "reverse": True}
+    for given, expected in (
+        ("peaks", [PolicyPeaks()]),
+        (grid, [PolicyGrid3d(step=8, reverse=True)]),
+        ([grid, "PolicyPeaks"], [PolicyGrid3d(step=8, reverse=True), PolicyPeaks()]),
+    ):
+        config = parse_config(changed(inference__seed_policy=given))
+        assert config.inference.seed_policy == expected
+        assert parse_config(config.model_dump(mode="json")) == config
+
+
+def test_every_seed_policy_is_in_the_schema_and_has_a_table():
+    inference = Config.model_json_schema()["$defs"]["Inference"]["properties"]
+    choices = inference["seed_policy"]["anyOf"]
+    assert {choice["$ref"].split("/")[-1] for choice in choices if "$ref" in choice} == set(SEED_POLICIES)
+    names = next(choice["enum"] for choice in choices if "enum" in choice)
+    assert set(SEED_POLICIES) - set(names) == {"PolicyInvertOrigins"}  # which cannot stand without its folder
+    assert all(f"## inference.seed_policy: {name}\n" in table_text() for name in SEED_POLICIES)
+
+
+def test_a_wrong_seed_policy_hides_no_other_mistake():
+    text = report(changed(inference__seed_policy=["PolicyPeeks"], inference__deltas=[8, 17, 8], network__depth=1))
+    for words in ("mean 'PolicyPeaks'", "inference.deltas 17 along y", "network.depth is 1"):
+        assert words in text
 
 
 def test_a_mistake_in_one_volume_of_several_hides_no_other():
@@ -130,6 +159,43 @@ def test_shipped_regions_to_learn_from_and_to_score_are_apart(path):
             changed(inference__move_threshold=0.97),
             "network.init_activation 0.95 is below inference.move_threshold 0.97: no object would ever grow",
         ),
+        (
+            changed(inference__seed_policy="PolicyPeeks"),
+            "inference.seed_policy: 'PolicyPeeks' is not a seed policy; did you mean 'PolicyPeaks'?",
+        ),
+        (changed(inference__seed_policy=["peaks", "zz"]), "inference.seed_policy.1: 'zz' is not a seed policy; known"),
+        (
+            changed(inference__seed_policy={"name": "PolicyGrid3d", "steps": 8}),
+            "inference.seed_policy: PolicyGrid3d has no argument 'steps'; did you mean 'step'?",
+        ),
+        (
+            changed(inference__seed_policy=[{"name": "PolicyPeaks", "zz": 8}]),
+            "inference.seed_policy.0: PolicyPeaks has no argument 'zz'; known here: reverse, name.",
+        ),
+        (
+            changed(inference__seed_policy=["PolicyMax", {"name": "PolicyGrid3d", "step": 0}]),
+            "inference.seed_policy.1.step is 0: input should be greater than or equal to 1",
+        ),
+        (changed(inference__seed_policy="PolicyInvertOrigins"), "inference.seed_policy.folder is missing"),
+        (changed(inference__seed_policy=[]), "inference.seed_policy is []: "),
+        (changed(inference__seed_policy={"step": 8}), "inference.seed_policy: {'step': 8} is not a seed policy: write"),
+        (changed(inference__masks=[{}]), "inference.masks.0: a mask is of a volume, of the image"),
+        (changed(inference__masks=[{"volume": "a.h5", "image": True}]), "(`image: true`), or of boxes: give exactly"),
+        (
+            changed(inference__masks=[{"volum": "a.h5"}]),
+            "inference.masks.0.volum is not a known key; did you mean 'vol",
+        ),
+        (
+            changed(inference__seed_masks=[{"image": True}]),
+            "inference.seed_masks.0: a mask of the image needs min, max",
+        ),
+        (changed(inference__masks=[{"boxes": ["1:2"]}]), "inference.masks.0.boxes: '1:2' is not a box Z0:Z1"),
+        (changed(inference__masks=[{"boxes": ["0:1,0:1,0:1"], "min": 1}]), "min, max and values have no effect on box"),
+        (changed(inference__masks=[{"boxes": ["0:1,0:1,0:1"], "channel": 1}]), "only a volume has a channel"),
+        (changed(inference__masks=[{"image": True, "min": 1, "values": [2]}]), "give min and max, or values, not both"),
+        (changed(inference__masks=[{"image": True, "min": 3, "max": 2}]), "min 3 is above max 2: no value lies betw"),
+        (changed(inference__shift_mask={"volume": "a.h5", "threshold": 0}), "inference.shift_mask.threshold is 0: "),
+        (changed(inference__shift_mask={}), "inference.shift_mask.volume is missing"),
         (changed(prepare__thresholds=[0.5, 0.2]), "thresholds must be ascending"),
         (changed(training__steps=5, training__warmup_steps=5), "warmup_steps 5 must be fewer than steps 5"),
         (changed(run="a/b"), "run is 'a/b'"),

@@ -196,3 +196,63 @@ def test_training_is_told_of_its_own_inputs_only() -> None:
     told = str(caught.value)
     assert told.startswith("The training data of run 'a' have 1 problem:\n")
     assert "wide.h5:raw holds uint16, but image.h5:raw of data.train" in told
+
+
+def stored(name: str, shape: tuple[int, ...]) -> str:
+    with h5py.File(f"{name}.h5", "w") as file:
+        file["raw"] = np.zeros(shape, np.uint8)
+    return f"{name}.h5:raw"
+
+
+def test_masks_are_there_and_cover_the_image() -> None:
+    good = {
+        "masks": [{"volume": stored("same", (20, 24, 28))}, {"boxes": ["0:9,0:9,0:99"]}, {"image": True, "max": 3}],
+        "seed_masks": [{"volume": stored("coarse", (20, 6, 7))}],
+        "shift_mask": {"volume": stored("shift", (2, 20, 5, 6)), "scale": 5},
+    }
+    assert check_inputs(config(good_data(), inference=good)) == []
+    bad = {
+        "masks": [{"volume": "none.h5:raw"}, {"boxes": ["0:9,0:9,0:9", "20:21,0:9,0:9"]}],
+        "seed_masks": [{"volume": stored("other", (20, 13, 28))}, {"volume": "same.h5:raw", "channel": 0}],
+        "shift_mask": {"volume": "shift.h5:raw", "scale": 4},
+    }
+    problems = check_inputs(config(good_data(), inference=bad))
+    assert len(problems) == 5
+    told = "\n".join(problems)
+    for part in (
+        "inference.masks.0.volume: There is no file none.h5",
+        "inference.masks.1.boxes: 20:21,0:9,0:9 is outside the image, which has 20 x 24 x 28 voxels (z,y,x)",
+        "inference.seed_masks.0.volume: other.h5:raw has (20, 13, 28) voxels (z,y,x), the image (20, 24, 28)",
+        "inference.seed_masks.1.volume: same.h5:raw has shape (20, 24, 28); expected four axes c,z,y,x",
+        "inference.shift_mask.volume: shift.h5:raw has (20, 5, 6) voxels (z,y,x), the image (20, 24, 28); expected a "
+        "volume of the same region, with (20, 6, 7) voxels",
+    ):
+        assert part in told
+
+
+def test_a_mask_is_compared_in_nanometres() -> None:
+    data = good_data()
+    mask = {"volume": volume("mask", (20, 12, 28), voxel_size=(8, 12, 8))}
+    problem = only_problem(config(data, inference={"masks": [mask]}))
+    assert problem.startswith("inference.masks.0.volume: mask.h5:raw has voxels of 12 nm along y, the image of 8 nm")
+
+
+def test_masks_over_the_embedded_volume_and_of_a_source() -> None:
+    region = {"image": "synthetic", "labels": "synthetic"}
+    data = {
+        "train": {**region, "box": "0:80,0:160,0:160"},
+        "test": region,
+        "sources": [{"dataset": "fib25_test", "folder": "data/sample"}],
+    }
+    good = {"masks": [{"volume": stored("mask", (160, 80, 80))}, {"volume": "data/sample/mask.h5:raw"}]}
+    assert check_inputs(config(data, inference=good)) == []
+    problem = only_problem(config(data, inference={"masks": [{"volume": stored("odd", (160, 81, 80))}]}))
+    assert "odd.h5:raw has (160, 81, 80) voxels (z,y,x), the image (160, 160, 160)" in problem
+
+
+def test_origins_of_an_earlier_run_are_there(here: Path) -> None:
+    inference = {"seed_policy": ["PolicyPeaks", {"name": "PolicyInvertOrigins", "folder": "earlier/infer"}]}
+    problem = only_problem(config(good_data(), inference=inference))
+    assert problem == "inference.seed_policy: there is no folder earlier/infer with the origins of an earlier run."
+    (here / "earlier/infer").mkdir(parents=True)
+    assert check_inputs(config(good_data(), inference=inference)) == []

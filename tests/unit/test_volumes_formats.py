@@ -191,3 +191,28 @@ def test_info_on_nothing_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureF
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == f"ffn: error: There is no file {tmp_path}/none.h5.\n"
+
+
+def test_one_channel_of_several(tmp_path: Path) -> None:
+    both = np.stack([VALUES, 255 - VALUES])
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("shift", data=both, chunks=(1, 4, 8, 8))
+        file["other"] = VALUES
+    zarr.save_array(tmp_path / "a.zarr", both)
+    for uri in (f"{tmp_path}/a.h5:shift", f"{tmp_path}/a.h5", f"{tmp_path}/a.zarr"):
+        for channel in (0, 1):
+            with open_volume(uri, channel=channel) as volume:
+                assert volume.shape == SHAPE
+                np.testing.assert_array_equal(volume[2:5, ::3, 7], both[channel][2:5, ::3, 7])
+        with pytest.raises(
+            VolumeError, match=r"has shape \(2, 11, 20, 30\); expected four axes c,z,y,x with a channel 2"
+        ):
+            open_volume(uri, channel=2)
+    assert open_volume(f"{tmp_path}/a.h5:shift", channel=0).chunk == (4, 8, 8)
+    with pytest.raises(VolumeError, match=r"has shape \(11, 20, 30\); expected four axes"):
+        open_volume(f"{tmp_path}/a.h5:other", channel=0)
+
+
+def test_other_formats_have_no_channels(tmp_path: Path) -> None:
+    with pytest.raises(VolumeError, match=r"channels can be read from HDF5 datasets and zarr arrays"):
+        open_volume(png_folder(tmp_path), channel=0)

@@ -1,0 +1,69 @@
+"""Seeds of an earlier segmentation, the last segment first: for a consensus of both orders.
+
+folder/origins.json                    one sub-volume, or
+folder/*/origins.json                  those of a run, or
+folder/*/*/origins.json                of a run with several passes: found by the box in their started.json
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ffn.config.seeds import PolicyInvertOrigins
+from ffn.errors import DataError
+from ffn.geometry import Box
+from ffn.inference.seeds.view import Seeds, SeedView
+from ffn.prepare.seeds import in_coarse_voxels
+
+_FILE = "origins.json"
+
+
+def inverted_origins(view: SeedView, settings: PolicyInvertOrigins) -> Seeds:
+    """Where the segments of an earlier run began, in descending order of their ids.
+
+    Raises DataError where the folder holds no such segmentation of this sub-volume, or more than one.
+    """
+    path = _origins_file(Path(settings.folder), view.box, settings.pass_number)
+    seeds = _read(path)
+    if view.fine is None:
+        return seeds
+    coarse = [in_coarse_voxels(seed[None], view.fine.factors, view.fine.phase) for seed in seeds]
+    return np.concatenate([np.empty((0, 3), np.int64), *coarse])
+
+
+def _origins_file(folder: Path, box: Box | None, number: int) -> Path:
+    if (folder / _FILE).is_file():
+        return folder / _FILE
+    if not folder.is_dir():
+        raise DataError(f"PolicyInvertOrigins: there is no folder {folder}; name the results of an earlier inference.")
+    there = sorted([*folder.glob(f"*/{_FILE}"), *folder.glob(f"*/*/{_FILE}")])
+    found = [path for path in there if _made_for(path.parent, box, number)]
+    if len(found) != 1:
+        raise DataError(
+            f"PolicyInvertOrigins: {folder} holds {len(there)} segmentations, {len(found)} of which are pass {number} "
+            f"over the box {box}; expected exactly one. Name a run with the same sub-volumes, or one folder that holds "
+            f"{_FILE}."
+        )
+    return found[0]
+
+
+def _made_for(folder: Path, box: Box | None, number: int) -> bool:
+    try:
+        settings = json.loads((folder / "started.json").read_text(encoding="utf-8"))["settings"]
+        return bool(settings["box"] == str(box) and settings["pass"] == number)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _read(path: Path) -> Seeds:
+    try:
+        records: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+        ordered = sorted(records, key=lambda record: int(record["id"]), reverse=True)
+        return np.array([[int(n) for n in record["seed_zyx"]] for record in ordered], np.int64).reshape(-1, 3)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"PolicyInvertOrigins: {path} does not list segments with `id` and `seed_zyx` ({error!r}); name the "
+            "results of an earlier inference (not of a consensus)."
+        ) from error
