@@ -32,7 +32,8 @@ from ffn.geometry import ZYX, Box
 from ffn.inference import executor
 from ffn.inference.canvas import Look
 from ffn.inference.drive import Answers
-from ffn.inference.subvolume import Tile, run_tile
+from ffn.inference.subvolume import run_tile
+from ffn.inference.tile import Tile
 from ffn.model.checkpoint import save_weights
 from ffn.model.network import build_network
 from ffn.volumes import create_hdf5

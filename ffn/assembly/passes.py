@@ -10,7 +10,7 @@ from ffn.assembly.finished import finished_hash
 from ffn.config import Config
 from ffn.files import write_json
 from ffn.geometry import Box
-from ffn.inference.subvolume import LABELS, ORIGINS_FILE, SEGMENTATION_FILE, write_labels
+from ffn.inference.results import LABELS, ORIGINS_FILE, SEGMENTATION_FILE, write_labels
 from ffn.inference.tiles import tile_box
 from ffn.progress import Progress, log
 from ffn.runs import RunPaths

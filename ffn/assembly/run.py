@@ -14,7 +14,7 @@ from ffn.config import Config
 from ffn.errors import ConfigError
 from ffn.files import write_json
 from ffn.geometry import ZYX, Box
-from ffn.inference.subvolume import ORIGINS_FILE, SEGMENTATION_FILE
+from ffn.inference.results import ORIGINS_FILE, SEGMENTATION_FILE
 from ffn.inference.tiles import region_box, tiles
 from ffn.progress import Progress, log
 from ffn.runs import RunPaths, image_uri

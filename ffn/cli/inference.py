@@ -3,18 +3,20 @@
 import argparse
 from pathlib import Path
 
-from ffn.cli.options import add_command, add_config, box_option, numbers_option
+from ffn.cli.options import add_command, add_config, box_option, numbers_option, zyx_option
 
 _INFER_EXAMPLES = """\
   ffn infer --config config.yaml --image volume.h5:image --checkpoint model.ckpt --box 0:40,0:48,170:250 --output seg
+  ffn infer --config config.yaml --image volume.h5:image --checkpoint model.ckpt --seed 24,31,200 --output one
   ffn infer --config config.yaml --tile 0
   ffn infer --config config.yaml --tile 0-7,12
   ffn infer --config config.yaml --tile 0 --pass 3
 
 The first form segments one box (or the whole image) as one sub-volume with the configured network and leaves
-seg/segmentation.h5 (dataset labels) and seg/origins.json. The second segments one of the run's sub-volumes, which
-`ffn tiles` lists, the third several, on a GPU in common batches; the last is one of its `inference.passes`. A command
-that was killed continues when it is run again."""
+seg/segmentation.h5 (dataset labels) and seg/origins.json. The second follows the one object at a place (the numbers of
+a Neuroglancer position the other way round). The third segments one of the run's sub-volumes, which `ffn tiles` lists,
+the fourth several, on a GPU in common batches; the last is one of its `inference.passes`. A command that was killed
+continues when it is run again."""
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -25,6 +27,14 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     infer.add_argument("--checkpoint", type=Path, metavar="PATH", help="weights: common beginning of the files' names")
     infer.add_argument(
         "--box", type=box_option, metavar="Z0:Z1,Y0:Y1,X0:X1", help="segment only these voxels, as if they were all"
+    )
+    infer.add_argument(
+        "--seed",
+        type=zyx_option,
+        metavar="Z,Y,X",
+        action="append",
+        default=[],
+        help="begin here, in voxels of the image, and nowhere else; may be given several times",
     )
     infer.add_argument("--output", type=Path, metavar="DIR", help="folder for the results")
     infer.add_argument(
@@ -64,7 +74,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 def _infer(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     required = ("image", "checkpoint", "output")
     if args.tile is not None:
-        given = [f"--{name}" for name in (*required, "box") if getattr(args, name) is not None]
+        given = [f"--{name}" for name in (*required, "box", "seed") if getattr(args, name) not in (None, [])]
         if given:
             parser.error(f"{', '.join(given)} cannot be combined with --tile: the run decides them")
     else:
@@ -74,14 +84,15 @@ def _infer(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         if missing:
             parser.error(f"give {', '.join(missing)}, or --tile alone for a sub-volume of the run")
     from ffn.config import load_config
-    from ffn.inference.subvolume import Tile, run_tile
+    from ffn.inference.subvolume import run_tile
+    from ffn.inference.tile import Tile
     from ffn.inference.tiles import infer_tiles
 
     config = load_config(args.config)
     if args.tile is not None:
         infer_tiles(config, args.tile, args.number or 0)
     else:
-        run_tile(config, Tile(args.image, args.checkpoint, args.box, args.output))
+        run_tile(config, Tile(args.image, args.checkpoint, args.box, args.output, seeds=tuple(args.seed)))
 
 
 def _consensus(args: argparse.Namespace) -> None:

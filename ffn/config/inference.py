@@ -59,6 +59,14 @@ class Inference(Section):
     shift_mask: ShiftMask | None = Field(
         None, description="Where shifts of sections forbid the field of view; empty = nowhere."
     )
+    init_segmentation: str | None = Field(
+        None,
+        description="URI of segments that are there from the beginning, with the shape of the image: objects only take "
+        "what these leave; empty = none.",
+    )
+    save_probability: bool = Field(
+        False, description="Also keep the object map of every segmented voxel, in one byte (`probability.h5`)."
+    )
     mirror: bool = Field(
         False,
         description="Continue the image beyond the faces of a sub-volume as in a mirror, so that objects are followed "

@@ -23,7 +23,7 @@ from ffn.exchange.results import Facts, Origin, read_probability, read_result
 from ffn.exchange.write import write_probability, write_result
 from ffn.files import atomic_path, write_json
 from ffn.geometry import ZYX, Box
-from ffn.inference.subvolume import LABELS, ORIGINS_FILE, SEGMENTATION_FILE
+from ffn.inference.results import LABELS, ORIGINS_FILE, SEGMENTATION_FILE
 from ffn.progress import log
 from ffn.stages import Stage, done_digest
 from ffn.volumes import VoxelSize, create_hdf5, open_volume

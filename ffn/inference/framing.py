@@ -11,6 +11,7 @@ better than to a network voxel.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,14 +64,33 @@ class Framing:
         """The sub-volume's image in network voxels."""
         return coarsen(volume, self.factors, labels=False, phase=self.phase)
 
-    def image(self, grey: NDArray[np.float32]) -> NDArray[np.float32]:
-        """What is seen of the grey values, float32 zyx."""
-        wide = np.pad(grey, [(r, r) for r in self.rim], mode="reflect") if any(self.rim) else grey
+    def turned(self, plain: NDArray[Any]) -> NDArray[Any]:
+        """What is seen of an array of the sub-volume, zyx in network voxels: grey values, labels or a mask."""
+        wide = np.pad(plain, [(r, r) for r in self.rim], mode="reflect") if any(self.rim) else plain
         return np.ascontiguousarray(self.orientation.apply(wide))
 
-    def seeds(self, seeds: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Where seeds (int [n, 3]) are seen, ascending there."""
-        return np.unique(self.orientation.positions(seeds + np.array(self.rim), self.wide), axis=0)
+    def turned_fine(self, labels: NDArray[np.uint32]) -> NDArray[np.uint32]:
+        """The same for labels in image voxels; 0 in the rim."""
+        wide = np.zeros([n * f for n, f in zip(self.wide, self.factors, strict=True)], np.uint32)
+        wide[self._inside] = labels
+        return np.ascontiguousarray(self.orientation.apply(wide))
+
+    def plain(self, seen: NDArray[Any]) -> NDArray[Any]:
+        """A view of an array in network voxels as the flood fill sees it: turned back and without the rim."""
+        return self.orientation.undo(seen)[tuple(slice(r, r + n) for r, n in zip(self.rim, self.shape, strict=True))]
+
+    def seen(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where positions (int [..., 3], network voxels of the sub-volume) are seen."""
+        flat = positions.reshape(-1, 3) + np.array(self.rim)
+        return self.orientation.positions(flat, self.wide).reshape(positions.shape)
+
+    def seeds(self, listed: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where seeds (int [n, 3]) are seen. Ascending or descending ones are so there, others keep their order."""
+        seen = self.seen(listed)
+        for direction in (1, -1):
+            if np.array_equal(_ascending(listed[::direction]), listed[::direction]):
+                return _ascending(seen)[::direction]
+        return seen
 
     def seeds_before(self, seen: NDArray[np.int64]) -> NDArray[np.int64]:
         """The inverse of `seeds`, in the order of `seen`."""
@@ -78,8 +98,20 @@ class Framing:
 
     def labels(self, seen: NDArray[np.uint32]) -> NDArray[np.uint32]:
         """Labels of the sub-volume itself, from those that the flood fill made; both in image voxels."""
-        starts = [r * f + p for r, f, p in zip(self.rim, self.factors, self.phase, strict=True)]
-        return self.orientation.undo(seen)[tuple(slice(a, a + n) for a, n in zip(starts, self.size, strict=True))]
+        return self.orientation.undo(seen)[self._inside]
+
+    def in_image_voxels(self, seen: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The same for values in network voxels, each repeated in all its image voxels."""
+        values = self.orientation.undo(seen)
+        for axis, factor in enumerate(self.factors):
+            values = values.repeat(factor, axis) if factor > 1 else values
+        return values[self._inside]
+
+    @property
+    def _inside(self) -> tuple[slice, ...]:
+        """The sub-volume among the image voxels of all network voxels, the rim's included."""
+        starts = (r * f + p for r, f, p in zip(self.rim, self.factors, self.phase, strict=True))
+        return tuple(slice(a, a + n) for a, n in zip(starts, self.size, strict=True))
 
     def in_image(self, position: Sequence[int]) -> ZYX:
         """The image voxel, counted in the sub-volume, in the middle of a network voxel of it."""
@@ -88,3 +120,7 @@ class Framing:
             for p, f, start, n in zip(position, self.factors, self.phase, self.size, strict=True)
         )
         return z, y, x
+
+
+def _ascending(positions: NDArray[np.int64]) -> NDArray[np.int64]:
+    return positions[np.lexsort(positions.T[::-1])]

@@ -14,8 +14,8 @@ from ffn.geometry import ZYX
 from ffn.inference.canvas import Canvas, Growth, Segment
 
 
-def save_state(path: Path, canvas: Canvas, seeds: NDArray[np.int64]) -> None:
-    """Write the state of `canvas` and its seeds, atomically, also in the middle of an object.
+def save_state(path: Path, canvas: Canvas, seeds: NDArray[np.int64], stage: int = 0) -> None:
+    """Write the state of `canvas`, also in the middle of an object, atomically, and the seeds of the policy (`stage`).
 
     The size is 4 bytes a voxel of the sub-volume, in network and, if these are others, in image voxels, plus 4 of the
     box that the current object has visited.
@@ -26,6 +26,7 @@ def save_state(path: Path, canvas: Canvas, seeds: NDArray[np.int64]) -> None:
     if canvas.probability is not None:
         arrays["probability"] = canvas.probability
     facts: dict[str, Any] = {
+        "stage": stage,
         "next_seed": canvas.next_seed,
         "counters": dict(canvas.counters),
         "segments": [[s.id, s.seed, s.fovs, s.voxels, s.overlaps] for s in canvas.segments],
@@ -48,8 +49,11 @@ def save_state(path: Path, canvas: Canvas, seeds: NDArray[np.int64]) -> None:
         np.savez(file, allow_pickle=False, **arrays)
 
 
-def restore_state(path: Path, canvas: Canvas) -> NDArray[np.int64]:
-    """Bring a new `canvas` to the saved state; returns the seeds (int64 [n, 3]). Raises StageError if unreadable."""
+def restore_state(path: Path, canvas: Canvas) -> tuple[int, NDArray[np.int64]]:
+    """Bring a new `canvas` to the saved state; returns the stage and its seeds (int64 [n, 3]).
+
+    Raises StageError if it is unreadable.
+    """
     try:
         with np.load(path, allow_pickle=False) as saved:
             facts = json.loads(saved["facts"].tobytes())
@@ -68,7 +72,7 @@ def restore_state(path: Path, canvas: Canvas) -> NDArray[np.int64]:
         raise StageError(
             f"The saved state {path} cannot be read ({error}). Delete it to start this sub-volume over."
         ) from error
-    return seeds
+    return facts["stage"], seeds
 
 
 def _segment(record: list[Any]) -> Segment:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from ffn.config import Config
 from ffn.errors import ConfigError, GeometryError
 from ffn.geometry import Box, overlapping_tiles
-from ffn.inference.subvolume import Tile, run_tiles
+from ffn.inference.subvolume import run_tiles
+from ffn.inference.tile import Tile
 from ffn.runs import RunPaths, checkpoint_prefix, image_uri
 from ffn.volumes import open_volume
 

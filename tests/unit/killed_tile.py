@@ -53,7 +53,8 @@ def main(config: str, image: str, checkpoint: str, output: str, where: str, coun
         return renamed
 
     Path.replace = replace  # type: ignore[method-assign, assignment]
-    from ffn.inference.subvolume import Tile, run_tile
+    from ffn.inference.subvolume import run_tile
+    from ffn.inference.tile import Tile
 
     run_tile(load_config(Path(config)), Tile(image, Path(checkpoint), None, Path(output)))
 

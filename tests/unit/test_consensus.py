@@ -12,7 +12,7 @@ from ffn.cli import main
 from ffn.config import parse_config
 from ffn.errors import StageError
 from ffn.geometry import Box
-from ffn.inference.subvolume import write_labels
+from ffn.inference.results import write_labels
 from ffn.stages import Stage
 from ffn.volumes import create_hdf5, open_volume
 

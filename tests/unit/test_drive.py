@@ -97,7 +97,7 @@ def test_a_state_saved_at_any_look_continues_to_the_same_labels(tmp_path):
             look = None
     for place in set(places.tolist()):
         resumed = Canvas(image, options())
-        again = restore_state(tmp_path / f"{place}.npz", resumed)
+        _, again = restore_state(tmp_path / f"{place}.npz", resumed)
         drive([resumed.segment_all(again)], Batches(network))
         np.testing.assert_array_equal(resumed.finished_labels(), whole.finished_labels())
         assert resumed.segments == whole.segments

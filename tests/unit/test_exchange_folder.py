@@ -18,7 +18,7 @@ from ffn.exchange.results import read_probability, read_result
 from ffn.exchange.write import write_probability
 from ffn.geometry import Box
 from ffn.inference.probability import probability
-from ffn.inference.subvolume import write_labels
+from ffn.inference.results import write_labels
 from ffn.runs import RunPaths
 from ffn.stages import Stage
 from ffn.volumes import create_hdf5, open_volume

@@ -45,7 +45,7 @@ def test_labels_come_back_to_the_image(block, factors, mirror):
     seen = []
     for number in range(8):
         framing = Framing.of(config, number, volume.shape, volume.voxel_size)
-        grey = framing.image(framing.pooled(volume)[...].astype(np.float32))
+        grey = framing.turned(framing.pooled(volume)[...].astype(np.float32))
         fine = FineLabels(grey.shape, framing.orientation.reordered(framing.factors), logit(0.5))
         everything = tuple(slice(0, n) for n in grey.shape)
         fine.claim(1, everything, np.where(grey > 100, 5, np.where(grey == 100, 0, -5)).astype(np.float32))
@@ -78,7 +78,7 @@ def test_seeds_come_back_to_the_image(number):
     before = framing.seeds_before(seen)
     np.testing.assert_array_equal(np.unique(before, axis=0), all_voxels)
     image = np.arange(np.prod(framing.shape), dtype=np.float32).reshape(framing.shape)
-    np.testing.assert_array_equal(framing.image(image)[tuple(seen.T)], image[tuple(before.T)])
+    np.testing.assert_array_equal(framing.turned(image)[tuple(seen.T)], image[tuple(before.T)])
     for position in before:
         voxel = framing.in_image(position.tolist())
         assert all(0 <= v < n for v, n in zip(voxel, SIZE, strict=True))

@@ -1,9 +1,9 @@
-"""FaceMaxMovement: where the field of view goes."""
+"""Where the field of view goes."""
 
 import numpy as np
 import pytest
 
-from ffn.inference.movement import FaceMaxMovement
+from ffn.inference.movement import FaceMaxMovement, UnseenFirstMovement
 from ffn.model.faces import face_moves
 
 THRESHOLD = np.float32(1.0)
@@ -84,25 +84,75 @@ def test_queue_is_first_in_first_out_and_cells_are_visited_once():
     logits = np.zeros((9, 9, 9), np.float32)
     logits[0, 4, 4], logits[8, 4, 4] = 2, 3
     movement.push(logits, (20, 20, 20))
-    assert list(movement.queue) == [(24, 20, 20), (16, 20, 20)]
+    assert movement.waiting() == [(24, 20, 20), (16, 20, 20)]
     assert movement.pop(lambda _: True) == (24, 20, 20)
     # From 24 back to 20 and on to 28: they join behind 16, and 20 is done already.
     movement.push(logits, (24, 20, 20))
-    assert list(movement.queue) == [(16, 20, 20), (28, 20, 20), (20, 20, 20)]
+    assert movement.waiting() == [(16, 20, 20), (28, 20, 20), (20, 20, 20)]
     assert [movement.pop(lambda _: True) for _ in range(3)] == [(16, 20, 20), (28, 20, 20), None]
 
 
 def test_positions_within_half_a_delta_are_the_same_cell():
     movement = FaceMaxMovement((20, 20, 20), (4, 4, 0), THRESHOLD)
     movement.push(np.zeros((9, 9, 9), np.float32), (20, 20, 20))
-    movement.queue.clear()
-    movement.queue.extend([(18, 20, 20), (21, 21, 20), (22, 20, 20), (20, 17, 20), (20, 20, 21)])
+    movement.restore([(18, 20, 20), (21, 21, 20), (22, 20, 20), (20, 17, 20), (20, 20, 21)], movement.done)
     assert [movement.pop(lambda _: True) for _ in range(4)] == [(22, 20, 20), (20, 17, 20), (20, 20, 21), None]
 
 
 def test_a_refused_position_is_not_done():
     movement = FaceMaxMovement((20, 20, 20), (4, 4, 4), THRESHOLD)
-    movement.queue.append((24, 20, 20))
+    movement.restore([(20, 20, 20), (24, 20, 20)], [])
     assert movement.pop(lambda position: position != (20, 20, 20)) == (24, 20, 20)
-    movement.queue.append((20, 20, 20))
+    movement.restore([(20, 20, 20)], [])
     assert movement.pop(lambda _: True) == (20, 20, 20)
+
+
+def seeing(unseen, least=0):
+    return UnseenFirstMovement((0, 0, 0), (1, 1, 1), THRESHOLD, unseen.__getitem__, least)
+
+
+def test_most_unseen_goes_first_and_of_equal_ones_the_earliest():
+    places = {(0, 0, n): count for n, count in enumerate([9, 3, 5, 5, 7])}
+    movement = seeing(places)
+    movement.restore(list(places), [])
+    assert [movement.pop(lambda _: True) for _ in range(6)] == [(0, 0, n) for n in (0, 4, 2, 3, 1)] + [None]
+
+
+def test_what_is_seen_meanwhile_falls_back_and_below_the_least_it_is_left_out():
+    places = {(0, 0, n): 10 + n for n in range(4)}
+    movement = seeing(places, least=5)
+    movement.restore(list(places), [])
+    places[0, 0, 3], places[0, 0, 1] = 11, 4
+    assert [movement.pop(lambda _: True) for _ in range(4)] == [(0, 0, 2), (0, 0, 3), (0, 0, 0), None]
+
+
+def test_the_order_does_not_depend_on_when_a_state_was_saved():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        places = {(0, 0, n): int(count) for n, count in enumerate(rng.integers(0, 6, 30))}
+        order = []
+        seen_later = [int(n) for n in rng.integers(0, 30, 30)]
+        whole = dict(places)
+        movement = seeing(whole, least=1)
+        movement.restore(list(whole), [])
+        saved = None
+        for step in range(30):
+            position = movement.pop(lambda _: True)
+            order.append(position)
+            if position is None:
+                break
+            movement.done.add(movement._cell(position))
+            whole[0, 0, seen_later[step]] = max(whole[0, 0, seen_later[step]] - 2, 0)
+            if step == 5:
+                saved = movement.waiting(), set(movement.done), dict(whole)
+        waiting, done, places = saved
+        resumed, again = seeing(places, least=1), []
+        resumed.restore(waiting, done)
+        for step in range(6, 30):
+            position = resumed.pop(lambda _: True)
+            again.append(position)
+            if position is None:
+                break
+            resumed.done.add(resumed._cell(position))
+            places[0, 0, seen_later[step]] = max(places[0, 0, seen_later[step]] - 2, 0)
+        assert again == order[6:]

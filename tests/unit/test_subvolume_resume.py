@@ -19,7 +19,8 @@ from ffn.config import Config, parse_config
 from ffn.errors import CheckpointError, DataError, GeometryError, StageError
 from ffn.geometry import Box
 from ffn.inference.options import FloodOptions
-from ffn.inference.subvolume import Tile, run_tile, run_tiles
+from ffn.inference.subvolume import run_tile, run_tiles
+from ffn.inference.tile import Tile
 from ffn.model.orientation import Orientation
 from ffn.prepare.seeds import coarse_seeds, peak_seeds
 from ffn.volumes import create_hdf5, open_volume

@@ -1,0 +1,82 @@
+"""What is to be filled, and what decides the result."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ffn.config import Config
+from ffn.errors import GeometryError, StageError
+from ffn.geometry import ZYX, Box
+from ffn.inference.fingerprint import checkpoint_fingerprint
+from ffn.inference.results import ORIGINS_FILE, SEGMENTATION_FILE, STATE_FILE
+from ffn.stages import Stage
+from ffn.volumes import open_image
+
+_FREE = {"checkpoint", "weights", "passes", "agreement", "subvolume_size", "subvolume_overlap", "quality", "min_unseen"}
+"""Settings that come in by another name, or only decide what happens to a finished sub-volume."""
+_WITHOUT_EFFECT = {"batch_size", "concurrent", "intra_op_threads", "checkpoint_every_s"}
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One sub-volume to be filled.
+
+    Attributes:
+        image: URI of the grey values.
+        checkpoint: Prefix of the weights.
+        box: zyx voxels of the image; None = all of it. It is segmented as if it were the whole volume.
+        output: Folder of the results. Complete with the same settings: nothing is done. Unfinished: continued.
+        number: Which of the passes: 0 sees the box as it is, each other one turned its own way.
+        may_be_empty: Whether a box without seeds gives an empty result (one tile of many) or a DataError.
+        seeds: Places in the image, zyx voxels, in which to begin, instead of those of `inference.seed_policy`.
+    """
+
+    image: str
+    checkpoint: Path
+    box: Box | None
+    output: Path
+    number: int = 0
+    may_be_empty: bool = False
+    seeds: tuple[ZYX, ...] = ()
+
+    def place(self, config: Config) -> Box:
+        """The voxels of the image. Raises GeometryError where they lie outside it or do not hold a field of view."""
+        with open_image(self.image, voxel_size=config.data.voxel_size) as volume:
+            box = Box.of_shape(volume.shape) if self.box is None else volume.view(self.box).bounds
+        for axis, size, fov in zip("zyx", box.shape, config.network.fov_in_image_voxels, strict=True):
+            if size < fov:
+                raise GeometryError(
+                    f"Box {box} has {size} voxels along {axis}, fewer than the network's fov {fov}. "
+                    "Choose a larger box, or a network with a smaller fov."
+                )
+        return box
+
+    def stage(self, config: Config, box: Box) -> Stage:
+        """The folder, bound to all that decides the labels; not how often states are saved, or by how many threads."""
+        inference = config.inference
+        ignored = _FREE | _WITHOUT_EFFECT
+        settings: dict[str, Any] = {
+            "image": self.image,
+            "box": str(box),
+            "voxel_size": config.data.voxel_size,
+            "checkpoint_sha256": checkpoint_fingerprint(self.checkpoint),
+            "network": config.network.model_dump(),
+            "pass": self.number,
+            "inference": {
+                **{key: value for key, value in inference.model_dump().items() if key not in ignored},
+                "least_unseen": inference.least_unseen,
+            },
+        }
+        if self.seeds:
+            settings["seeds"] = self.seeds
+        return Stage(self.output, settings)
+
+
+def refuse_foreign(stage: Stage) -> None:
+    """Raise StageError where results lie in the folder and nothing says what made them."""
+    found = [name for name in (SEGMENTATION_FILE, ORIGINS_FILE, STATE_FILE) if (stage.folder / name).exists()]
+    if found and not stage.started_marker.exists():
+        raise StageError(
+            f"{stage.folder} already holds {', '.join(found)}, but no started.json that says what made it. "
+            "Choose another output folder, or delete that one."
+        )
