@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "ffn"
 LAYERS = [
     "errors", "geometry", "files", "progress", "stages", "attempts",
     "config", "runs", "volumes", "sources", "synthetic", "prepare", "preflight",
-    "model", "training", "inference", "assembly", "evaluation", "export", "report", "scaling",
+    "model", "training", "inference", "assembly", "agglomeration", "evaluation", "export", "report", "scaling",
     "cluster", "workflow", "cli",
 ]  # fmt: skip
 HEAVY = {"tensorflow", "keras", "horovod"}
