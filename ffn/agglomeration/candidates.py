@@ -16,6 +16,7 @@ from ffn.files import atomic_path, write_json
 from ffn.geometry import ZYX, xyz_from_zyx
 
 _PLACES = ("zyx", "seed_a_zyx", "seed_b_zyx")
+_FIRST = ("a", "b", "joined", "reason", "margin", "zyx", "xyz")
 
 
 def merged_ids(pairs: Sequence[tuple[int, int]], largest: int) -> NDArray[np.uint64]:
@@ -43,21 +44,27 @@ def listed(records: Sequence[Mapping[str, Any]], objects: NDArray[np.uint64], of
     """
     result = []
     for record in sorted(records, key=lambda r: (abs(r["margin"]), r["a"], r["b"])):
-        entry = dict(record)
-        for name in _PLACES:
-            if entry[name] is not None:
-                entry[name] = [p + o for p, o in zip(entry[name], offset, strict=True)]
+        entry = in_source(record, offset)
         ends = {"object_a": int(objects[entry["a"]]), "object_b": int(objects[entry["b"]])}
-        xyz = {"xyz": [int(p) for p in xyz_from_zyx(entry["zyx"])]}
-        first = {key: entry.pop(key) for key in ("a", "b", "joined", "reason", "margin", "zyx")}
-        result.append({**first, **xyz, **ends, **entry})
+        first = {key: entry.pop(key) for key in _FIRST}
+        result.append({**first, **ends, **entry})
     return result
+
+
+def in_source(record: Mapping[str, Any], offset: ZYX) -> dict[str, Any]:
+    """A record of `Refill` with its places counted in the source volume, and `xyz`, the order that viewers show."""
+    entry = dict(record)
+    for name in _PLACES:
+        if entry[name] is not None:
+            entry[name] = [p + o for p, o in zip(entry[name], offset, strict=True)]
+    entry["xyz"] = [int(p) for p in xyz_from_zyx(entry["zyx"])]
+    return entry
 
 
 def write_candidates(folder: Path, candidates: Sequence[Mapping[str, Any]]) -> None:
     """Write `candidates.json` and, for spreadsheets, `candidates.csv`; places there are such as `12, 34, 56`."""
     write_json(folder / "candidates.json", list(candidates))
-    columns = list(candidates[0]) if candidates else ["a", "b", "joined", "reason", "margin", "zyx", "xyz"]
+    columns = list(candidates[0]) if candidates else list(_FIRST)
     with atomic_path(folder / "candidates.csv") as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ffn.agglomeration.candidates import listed, merged_ids, write_candidates
+from ffn.agglomeration.candidates import in_source, listed, merged_ids, write_candidates
 from ffn.agglomeration.decision_points import DecisionPoint, segment_sizes
 from ffn.agglomeration.ledger import Ledger
 from ffn.agglomeration.pairs import Pair, find_pairs, largest_fill
@@ -55,7 +55,7 @@ def agglomerate(config: Config) -> None:
     """Write results/<run>/agglomerate.
 
     Raises StageError where the assembly is not finished or the folder belongs to other settings; CheckpointError
-    where there are no weights; ConfigError where nothing states the voxel size.
+    where there are no weights; ConfigError where agglomeration is not enabled or nothing states the voxel size.
     """
     paths = RunPaths.of(config)
     folder, results = paths.agglomerate, paths.agglomerate / "results.jsonl"
@@ -78,7 +78,7 @@ def agglomerate(config: Config) -> None:
 
 
 def examine_pair(config: Config, a: int, b: int) -> dict[str, Any]:
-    """What the stage would find for one pair of segments; nothing is written. Places are voxels of the region.
+    """What the stage would find for one pair of segments; nothing is written.
 
     Raises DataError where there is no such segment, or the two do not meet; otherwise as `agglomerate`.
     """
@@ -90,7 +90,8 @@ def examine_pair(config: Config, a: int, b: int) -> dict[str, Any]:
         if found is None:
             met = {number for pair in pairs for number in (pair.point.a, pair.point.b)}
             raise DataError(_why_no_pair(config, a, b, met))
-        return Refill(config, inputs.image, inputs.labels, inputs.voxel_size, _network(config))(found)
+        refill = Refill(config, inputs.image, inputs.labels, inputs.voxel_size, _network(config))
+        return in_source(refill(found), inputs.box.start)
 
 
 def _why_no_pair(config: Config, a: int, b: int, met: set[int]) -> str:
@@ -109,6 +110,11 @@ def _why_no_pair(config: Config, a: int, b: int, met: set[int]) -> str:
 
 
 def _open(config: Config, files: ExitStack) -> _Inputs:
+    if not config.agglomeration.enabled:
+        raise ConfigError(
+            "agglomeration.enabled is false. Set it to true, so that assembly leaves voxels unfilled for now, and what "
+            "is scored and exported is the result of agglomeration."
+        )
     paths, box = RunPaths.of(config), region_box(config)
     done_digest(paths.assemble, "ffn assemble --config FILE")
     image = files.enter_context(

@@ -20,7 +20,10 @@ class Agglomeration(Section):
     max_pairs: Positive | None = Field(
         10_000, description="Candidates that are tried at most, those that are nearest first; empty = all."
     )
-    radius: Size = Field((25, 50, 50), description="What is filled again reaches this far from where a pair meets.")
+    radius: Size = Field(
+        (25, 50, 50),
+        description="What is filled again reaches this far from where a pair meets. All radii are in network voxels.",
+    )
     analysis_radius: Size = Field((17, 34, 34), description="What is compared reaches this far.")
     seed_distance: Offset = Field(
         (0, 0, 0), description="No seed inside the box that reaches this far from where a pair meets; 0 = anywhere."

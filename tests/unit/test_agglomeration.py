@@ -33,7 +33,6 @@ from ffn.stages import Stage
 from ffn.volumes import create_hdf5, open_volume
 
 ROOT = Path(__file__).parents[2]
-DATA = {"data": {"voxel_size": [10, 10, 10]}}
 
 
 @pytest.fixture
@@ -196,7 +195,7 @@ def killed(run, where, count):
 
 
 @pytest.fixture
-def undisturbed(tmp_path_factory, network):
+def undisturbed(network):
     """Contents of the folder of a run that nothing happened to, which lies where the killed one does."""
 
     def made(run):
@@ -227,9 +226,7 @@ def test_killed_while_filling(run, network, undisturbed, where, count):
     assert network.calls < calls or (where, count) in (("fov", 1), ("in-line", 1))
 
 
-@pytest.mark.parametrize(
-    ("where", "count"), [("before", 2), ("after", 2), ("after", 3), ("after", 5), ("before", 7), ("after", 7)]
-)
+@pytest.mark.parametrize(("where", "count"), [("before", 2), ("after", 2), ("after", 5), ("before", 7), ("after", 7)])
 def test_killed_while_writing(run, network, undisturbed, where, count):
     # Seven files: started, pairs, two lists, objects, segmentation and done.
     killed(run, f"{where}-rename", count)
@@ -342,7 +339,7 @@ def test_one_pair_can_be_looked_at(run, network, capsys):
     config.write_text(yaml.safe_dump(rods.values(run)))
     assert main(["agglomerate", "--config", str(config), "--pair", "5", "1"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["a"], found["b"], found["joined"]) == (1, 5, True)
+    assert (found["a"], found["b"], found["joined"], found["xyz"]) == (1, 5, True, [29, 12, 13])
     assert not RunPaths.of(configured(run)).agglomerate.exists()
 
 
@@ -375,6 +372,14 @@ def test_mistakes_leave_no_trace(run, network):
         agglomerate(other)
     assert not folder.exists()
     agglomerate(config)
+
+
+def test_nothing_is_agglomerated_that_is_not_enabled(run, network):
+    config = configured(run, agglomeration={"enabled": False})
+    for work in (agglomerate, lambda config: examine_pair(config, 1, 5)):
+        with pytest.raises(ConfigError, match=r"agglomeration\.enabled is false\. Set it to true"):
+            work(config)
+    assert not RunPaths.of(config).agglomerate.exists()
 
 
 def test_voxel_size_must_be_known(tmp_path, network):
