@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 
+import fastremap
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -31,6 +32,8 @@ Reader = Callable[[Box], NDArray[np.unsignedinteger]]
 
 _OFFSETS = [offset for offset in product((0, 1), repeat=3) if any(offset)]
 _STEPS_PER_NM = 1000
+_TOLERANCE = 1e-6
+"""Of a distance that is computed, in voxel edges."""
 
 
 @dataclass(frozen=True, order=True)
@@ -66,20 +69,27 @@ class _Contacts:
 
 @dataclass(frozen=True)
 class _Touching:
-    """Pairs of neighbouring voxels of different segments in a block, a < b."""
+    """Pairs of neighbouring voxels of different segments in a block."""
 
-    a: NDArray[np.uint64]
-    b: NDArray[np.uint64]
+    ids: NDArray[np.uint64]
+    """Of all segments in and around the block, ascending."""
+    code: NDArray[np.int64]
+    """Place of a < b in `ids`, as one number that sorts like (a, b)."""
     depth: NDArray[np.int64]
     zyx: NDArray[np.int64]
     """[n, 3] in the volume."""
+
+    def pairs(self, code: NDArray[np.int64]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+        """Ids a, b of such numbers."""
+        first, second = np.divmod(code, len(self.ids))
+        return self.ids[first], self.ids[second]
 
 
 def segment_sizes(read: Reader, shape: ZYX, block: ZYX) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     """Ids (uint64, ascending, without 0) and voxels (int64) of all segments of a volume."""
     ids, voxels = np.empty(0, np.uint64), np.empty(0, np.int64)
     for part in blocks(Box.of_shape(shape), block):
-        found, counts = np.unique(read(part), return_counts=True)
+        found, counts = fastremap.unique(read(part), return_counts=True)
         ids, member = np.unique(np.concatenate([ids, found.astype(np.uint64)]), return_inverse=True)
         voxels = np.bincount(member, weights=np.concatenate([voxels, counts])).astype(np.int64)
     return ids[ids != 0], voxels[ids != 0]
@@ -106,148 +116,165 @@ def decision_points(
     whole = Box.of_shape(shape)
     parts = list(blocks(whole, block))
 
-    def touching(part: Box) -> list[_Touching]:
-        labels, depth, origin = _extended(read, whole, part, max_distance_nm, voxel_size, candidates)
-        return [_touching(labels, depth, origin, part, offset) for offset in _OFFSETS]
+    def touching(part: Box) -> _Touching:
+        box = _with_rim(part, whole, max_distance_nm, voxel_size)
+        labels = read(box).astype(np.uint64)
+        if candidates is not None:
+            labels = fastremap.mask_except(labels, candidates.tolist())
+        return _touching(labels, part.relative_to(box.start), part.start, max_distance_nm, voxel_size)
 
     # First how deep, and the middle of the equally deep places; then, where these are, the one nearest to it.
-    contacts, seen = _merged([]), []
     with Progress("decision points", 2 * len(parts), "blocks") as progress:
+        seen = []
         for part in parts:
-            here = _merged([_shallowest(found) for found in touching(part)])
-            seen.append(here)
-            contacts = _merged([contacts, here])
-            progress.advance(1, f"{len(contacts.a)} pairs")
-        nearest = _Nearest(contacts)
-        for part, here in zip(parts, seen, strict=True):
-            row = nearest.rows(here.a, here.b)
-            if (here.depth == contacts.depth[row]).any():
-                nearest.look_at(touching(part))
+            seen.append(_shallowest(touching(part)))
             progress.advance(1)
+        contacts = _merged(seen)
+        nearest = _Nearest(contacts, shape)
+        for part, here in zip(parts, seen, strict=True):
+            if (here.depth == contacts.depth[nearest.rows(here.a, here.b)]).any():
+                nearest.look_at(touching(part))
+            progress.advance(1, f"{len(contacts.a)} pairs")
     return [
         DecisionPoint(int(a), int(b), int(depth) / _STEPS_PER_NM, (int(z), int(y), int(x)))
-        for a, b, depth, (z, y, x) in zip(contacts.a, contacts.b, contacts.depth, nearest.zyx, strict=True)
+        for a, b, depth, (z, y, x) in zip(contacts.a, contacts.b, contacts.depth, nearest.zyx(), strict=True)
     ]
 
 
 class _Nearest:
     """The place of each pair that is nearest to the middle of its places; of equally near ones the first in zyx."""
 
-    def __init__(self, contacts: _Contacts) -> None:
-        self._contacts = contacts
+    def __init__(self, contacts: _Contacts, shape: ZYX) -> None:
+        self._contacts, self._shape = contacts, shape
+        self._keys = _keys(contacts.a, contacts.b)
         self._middle = contacts.total / np.maximum(contacts.places, 1)[:, None]
         self._distance = np.full(len(contacts.a), np.inf)
-        self.zyx = np.zeros((len(contacts.a), 3), np.int64)
+        self._place = np.zeros(len(contacts.a), np.int64)
 
     def rows(self, a: NDArray[np.uint64], b: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Rows of pairs that are all in the table."""
-        return np.searchsorted(_keys(self._contacts.a, self._contacts.b), _keys(a, b))
+        return np.searchsorted(self._keys, _keys(a, b))
 
-    def look_at(self, found: list[_Touching]) -> None:
-        a, b, depth, zyx = (np.concatenate([getattr(f, name) for f in found]) for name in ("a", "b", "depth", "zyx"))
-        row = self.rows(a, b)
-        shallow = depth == self._contacts.depth[row]
-        row, zyx = row[shallow], zyx[shallow]
-        # What was found before competes with what is found here.
-        known = np.flatnonzero(np.isfinite(self._distance))
-        row, zyx = np.concatenate([row, known]), np.concatenate([zyx, self.zyx[known]])
+    def look_at(self, found: _Touching) -> None:
+        codes, member = np.unique(found.code, return_inverse=True)
+        row = self.rows(*found.pairs(codes))[member]
+        shallow = found.depth == self._contacts.depth[row]
+        row, zyx = row[shallow], found.zyx[shallow]
         # Rounded, so that places on opposite sides of the middle are equally near.
         distance = ((zyx - self._middle[row]) ** 2).sum(axis=1).round(6)
-        order = np.lexsort((zyx[:, 2], zyx[:, 1], zyx[:, 0], distance, row))
+        place = np.ravel_multi_index(tuple(zyx.T), self._shape)
+        order = np.lexsort((place, distance, row))
         pairs, first = np.unique(row[order], return_index=True)
-        self.zyx[pairs], self._distance[pairs] = zyx[order][first], distance[order][first]
+        distance, place = distance[order][first], place[order][first]
+        closer = (distance < self._distance[pairs]) | (
+            (distance == self._distance[pairs]) & (place < self._place[pairs])
+        )
+        self._distance[pairs[closer]], self._place[pairs[closer]] = distance[closer], place[closer]
+
+    def zyx(self) -> NDArray[np.int64]:
+        """int64 [n, 3]."""
+        return np.stack(np.unravel_index(self._place, self._shape), axis=1)
 
 
-def _extended(
-    read: Reader,
-    whole: Box,
-    part: Box,
-    max_distance_nm: float,
-    voxel_size: VoxelSize,
-    candidates: NDArray[np.uint64] | None,
-) -> tuple[NDArray[np.uint64], NDArray[np.int64], ZYX]:
-    """Labels of a block with its rim, each voxel having that of the nearest segment or 0, and the depth of each voxel;
-    and where they begin."""
+def _with_rim(part: Box, whole: Box, max_distance_nm: float, voxel_size: VoxelSize) -> Box:
     # One more, so that the upper neighbours of the block's voxels see as far as these.
     rim = [math.ceil(max_distance_nm / edge) + 1 for edge in voxel_size]
-    low, high = (
-        [a - r for a, r in zip(part.start, rim, strict=True)],
-        [b + r for b, r in zip(part.stop, rim, strict=True)],
-    )
-    box = whole.intersection(Box((low[0], low[1], low[2]), (high[0], high[1], high[2])))
+    low = tuple(a - r for a, r in zip(part.start, rim, strict=True))
+    high = tuple(b + r for b, r in zip(part.stop, rim, strict=True))
+    box = whole.intersection(Box(low, high))  # type: ignore[arg-type]
     if box is None:
         raise AssertionError(f"{part} lies outside {whole}")
-    labels = read(box).astype(np.uint64)
-    if candidates is not None:
-        labels[~np.isin(labels, candidates)] = 0
-    free = labels == 0
-    if free.all():
-        return labels, np.zeros(labels.shape, np.int64), box.start
-    # In shortest edges, so that equal distances are equal numbers wherever edges are in simple ratios.
-    unit = min(voxel_size)
-    distance, nearest = ndimage.distance_transform_edt(free, [edge / unit for edge in voxel_size], return_indices=True)
-    depth = np.rint(distance * (unit * _STEPS_PER_NM)).astype(np.int64)
-    labels = labels[tuple(nearest)]
-    labels[depth > round(max_distance_nm * _STEPS_PER_NM)] = 0
-    return labels, depth, box.start
+    return box
 
 
 def _touching(
-    labels: NDArray[np.uint64], depth: NDArray[np.int64], origin: ZYX, part: Box, offset: tuple[int, ...]
+    labels: NDArray[np.uint64], core: Box, corner: ZYX, max_distance_nm: float, voxel_size: VoxelSize
 ) -> _Touching:
-    """Voxels of `part` whose neighbour at `offset` belongs to another segment."""
-    core = part.relative_to(origin)
-    stop = [min(b, n - o) for b, n, o in zip(core.stop, labels.shape, offset, strict=True)]
+    """Where segments meet in a block.
+
+    Args:
+        labels: Of the block and its rim.
+        core: The block in this array.
+        corner: The block's first voxel in the volume.
+        max_distance_nm: How far segments are extended.
+        voxel_size: Nanometres, zyx.
+    """
+    ids, extended, depth = _extended(labels, max_distance_nm, voxel_size)
+    found = [_touching_along(offset, ids, extended, depth, core) for offset in _OFFSETS]
+    code, deep, zyx = (np.concatenate([part[column] for part in found]) for column in range(3))
+    return _Touching(ids, code, deep, zyx + np.array(corner))
+
+
+def _extended(
+    labels: NDArray[np.uint64], max_distance_nm: float, voxel_size: VoxelSize
+) -> tuple[NDArray[np.uint64], NDArray[np.int32], NDArray[np.int32]]:
+    """Ids of the segments, ascending, with 0 in front; for each voxel the place in them of the nearest segment, 0 where
+    none is near enough; and the depth of each voxel."""
+    compact, numbers = fastremap.renumber(labels, preserve_zero=True)
+    ids = np.unique(np.append(np.fromiter(numbers, np.uint64, len(numbers)), np.uint64(0)))
+    place = np.zeros(len(ids), np.int32)
+    place[[numbers.get(int(number), 0) for number in ids]] = np.arange(len(ids))
+    indices = place[compact]
+    free = indices == 0
+    if free.all():
+        return ids, indices, np.zeros(labels.shape, np.int32)
+    # In shortest edges, so that equal distances are equal numbers wherever edges are in simple ratios.
+    unit = min(voxel_size)
+    distance, nearest = ndimage.distance_transform_edt(free, [edge / unit for edge in voxel_size], return_indices=True)
+    near = distance <= max_distance_nm / unit + _TOLERANCE
+    depth = np.rint(np.where(near, distance, 0) * (unit * _STEPS_PER_NM)).astype(np.int32)
+    return ids, np.where(near, indices[tuple(nearest)], 0), depth
+
+
+def _touching_along(
+    offset: tuple[int, ...], ids: NDArray[np.uint64], extended: NDArray[np.int32], depth: NDArray[np.int32], core: Box
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Pair, depth and place in the block of its voxels whose neighbour at `offset` belongs to another segment."""
+    stop = [min(b, n - o) for b, n, o in zip(core.stop, extended.shape, offset, strict=True)]
     here = tuple(slice(a, b) for a, b in zip(core.start, stop, strict=True))
     there = tuple(slice(a + o, b + o) for a, b, o in zip(core.start, stop, offset, strict=True))
-    first, second = labels[here], labels[there]
+    first, second = extended[here], extended[there]
     at = np.nonzero((first != second) & (first != 0) & (second != 0))
-    one, other = first[at], second[at]
-    return _Touching(
-        np.minimum(one, other),
-        np.maximum(one, other),
-        (depth[here][at] + depth[there][at]) // 2,
-        np.stack(at, axis=1) + np.array(part.start),
-    )
+    one, other = first[at].astype(np.int64), second[at].astype(np.int64)
+    deep = (depth[here][at].astype(np.int64) + depth[there][at]) // 2
+    return np.minimum(one, other) * len(ids) + np.maximum(one, other), deep, np.stack(at, axis=1)
 
 
 def _shallowest(found: _Touching) -> _Contacts:
     """The shallowest places of each pair."""
-    keys, member = np.unique(_keys(found.a, found.b), return_inverse=True)
-    depth = np.full(len(keys), np.iinfo(np.int64).max)
-    np.minimum.at(depth, member, found.depth)
-    shallow = found.depth == depth[member]
-    return _summed(keys, member[shallow], np.ones(np.count_nonzero(shallow), np.int64), found.zyx[shallow], depth)
+    codes, member = np.unique(found.code, return_inverse=True)
+    a, b = found.pairs(codes)
+    return _at_lowest(a, b, member, found.depth, np.ones(len(member), np.int64), found.zyx)
 
 
 def _merged(tables: list[_Contacts]) -> _Contacts:
     """Of each pair the shallowest places of all tables."""
-    if not tables:
-        none = np.empty(0, np.uint64)
-        return _Contacts(none, none, np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 3), np.int64))
-    a, b, depths, places, total = (
+    a, b, depth, places, total = (
         np.concatenate([getattr(table, name) for table in tables]) for name in ("a", "b", "depth", "places", "total")
     )
     keys, member = np.unique(_keys(a, b), return_inverse=True)
-    depth = np.full(len(keys), np.iinfo(np.int64).max)
-    np.minimum.at(depth, member, depths)
-    shallow = depths == depth[member]
-    return _summed(keys, member[shallow], places[shallow], total[shallow], depth)
+    return _at_lowest(keys["a"].copy(), keys["b"].copy(), member, depth, places, total)
 
 
-def _summed(
-    keys: NDArray[np.void],
+def _at_lowest(
+    a: NDArray[np.uint64],
+    b: NDArray[np.uint64],
     member: NDArray[np.int64],
+    depths: NDArray[np.int64],
     places: NDArray[np.int64],
     total: NDArray[np.int64],
-    depth: NDArray[np.int64],
 ) -> _Contacts:
+    """Rows that belong to the pairs `member`, summed over those of the lowest depth of their pair."""
+    depth = np.full(len(a), np.iinfo(np.int64).max)
+    np.minimum.at(depth, member, depths)
+    shallow = depths == depth[member]
+    member = member[shallow]
+
     def sums(values: NDArray[np.int64]) -> NDArray[np.int64]:
         # Whole numbers below 2^53 are added exactly, in any order.
-        return np.bincount(member, weights=values, minlength=len(keys)).astype(np.int64)
+        return np.bincount(member, weights=values[shallow], minlength=len(a)).astype(np.int64)
 
-    summed = np.stack([sums(total[:, axis]) for axis in range(3)], axis=1)
-    return _Contacts(keys["a"].copy(), keys["b"].copy(), depth, sums(places), summed)
+    return _Contacts(a, b, depth, sums(places), np.stack([sums(total[:, axis]) for axis in range(3)], axis=1))
 
 
 def _keys(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> NDArray[np.void]:

@@ -62,6 +62,13 @@ def test_nothing_meets(value):
     assert points_of(np.full((4, 4, 4), value, np.uint64)) == []
 
 
+def test_nothing_is_a_candidate():
+    labels = np.full((4, 4, 4), 2**63 + 1, np.uint64)
+    labels[2:] = 2**63
+    assert [(p.a, p.b) for p in points_of(labels)] == [(2**63, 2**63 + 1)]
+    assert points_of(labels, candidates=np.empty(0, np.uint64)) == []
+
+
 def pieces(seed, shape=(20, 23, 26)):
     """Convex pieces with gaps of different widths, some of them small."""
     rng = np.random.default_rng(seed)
