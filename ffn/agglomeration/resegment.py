@@ -56,10 +56,10 @@ class Resegmentation:
         attempts: Seeds that were tried.
         fovs: Evaluations of the network in all attempts.
         recovered: Part of the segment's voxels in the analysed region that reached the segment threshold.
-        voxels: That reached it, in the whole scene.
+        voxels: That reached it, in the whole scene, without those of other segments.
         deleted: Voxels deleted on the way (`Filled.deleted`).
         max_edt_nm: Half thickness of the segment at its thickest place where a seed may be.
-        reached: bool [z, y, x] of the analysed region: where the map reached `object_threshold`.
+        reached: bool [z, y, x] of the analysed region: where the map reached `object_threshold`, without those.
     """
 
     seed: ZYX | None
@@ -104,10 +104,10 @@ def resegment(
             break
         filled = flood(scene.image, taken, seed, options, network, *levels)
         attempts, fovs = attempts + 1, fovs + filled.fovs
-        inside = filled.logits >= options.segment
+        inside = (filled.logits >= options.segment) & ~taken
         recovered = int(np.count_nonzero(inside[region] & original[region])) / here
         if best.seed is None or recovered > best.recovered:
-            reached = filled.logits[region] >= logit(settings.object_threshold)
+            reached = (filled.logits[region] >= logit(settings.object_threshold)) & ~taken[region]
             voxels = int(np.count_nonzero(inside))
             best = Resegmentation(seed, 0, 0, recovered, voxels, filled.deleted, best.max_edt_nm, reached)
         if recovered >= settings.segment_recovery_fraction:

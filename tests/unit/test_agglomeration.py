@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import neuroglancer
 import numpy as np
 import pytest
 import rods
@@ -270,7 +271,9 @@ def test_scores_export_and_report_show_the_joined_objects(run, network, monkeypa
     assert "not joined: iou (-1.00)" in points["1-3"]["description"]
     served = with_server(state, "http://here:1")
     assert served["layers"][0]["source"] == "precomputed://http://here:1/image"
-    assert served["layers"][-1]["source"]["url"] == "local://annotations"
+    read = neuroglancer.ViewerState(served).layers["candidates"]
+    assert (read.type, read.source[0].url, len(read.annotations)) == ("annotation", "local://annotations", 3)
+    assert read.linked_segmentation_layer.to_json() == {"objects": "segmentation"}
 
     apart = configured(run, agglomeration={"enabled": False})
     assert RunPaths.of(apart).segmentation == paths.assembled != paths.segmentation
