@@ -27,7 +27,7 @@ from ffn.agglomeration.refill import Refill
 from ffn.assembly.fill import open_filling
 from ffn.assembly.write import LABELS, LabelledTile, write_segmentation
 from ffn.config import Config
-from ffn.errors import ConfigError, DataError
+from ffn.errors import ConfigError, DataError, StageError
 from ffn.files import remove, write_json
 from ffn.geometry import Box
 from ffn.inference.canvas import NetworkCall
@@ -117,6 +117,7 @@ def _open(config: Config, files: ExitStack) -> _Inputs:
         )
     paths, box = RunPaths.of(config), region_box(config)
     done_digest(paths.assemble, "ffn assemble --config FILE")
+    _refuse_filled(paths.assemble)
     image = files.enter_context(
         open_image(image_uri(config, config.data.test), box=box, voxel_size=config.data.voxel_size)
     )
@@ -132,6 +133,16 @@ def _open(config: Config, files: ExitStack) -> _Inputs:
             "Run `ffn assemble` for this region, under another run name."
         )
     return _Inputs(box, image, labels, voxel_size)
+
+
+def _refuse_filled(folder: Path) -> None:
+    marker = folder / "done.json"
+    settings = json.loads(marker.read_text(encoding="utf-8")).get("settings", {})
+    if settings.get("assembly", {}).get("fill_nm", 0) > 0:
+        raise StageError(
+            f"{folder} was made without agglomeration, with gaps already filled (assembly.fill_nm). "
+            "Delete that folder and run `ffn assemble --config FILE` again, or choose another run name."
+        )
 
 
 def _settings(config: Config, inputs: _Inputs) -> dict[str, Any]:

@@ -385,6 +385,14 @@ def test_nothing_is_agglomerated_that_is_not_enabled(run, network):
     assert not RunPaths.of(config).agglomerate.exists()
 
 
+def test_an_assembly_that_is_already_filled_is_refused(run, network):
+    config = configured(run, assembly={"fill_nm": 10})
+    write_json(RunPaths.of(config).assemble / "done.json", {"settings": {"assembly": {"fill_nm": 10.0}}})
+    with pytest.raises(StageError, match=r"gaps already filled .*run `ffn assemble"):
+        agglomerate(config)
+    assert not RunPaths.of(config).agglomerate.exists()
+
+
 def test_voxel_size_must_be_known(tmp_path, network):
     rods.make_inputs(tmp_path, voxel_size=None)
     with pytest.raises(ConfigError, match=r"max_distance_nm is in nanometres.*data\.voxel_size"):
