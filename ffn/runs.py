@@ -6,6 +6,7 @@ from pathlib import Path
 from ffn.config import Config, Region
 
 SYNTHETIC = "synthetic"
+SEGMENTATION = "segmentation.h5"
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,11 @@ class RunPaths:
     """Paths of one run, all below `root`."""
 
     root: Path
+    agglomerates: bool = False
 
     @classmethod
     def of(cls, config: Config) -> "RunPaths":
-        return cls(Path(config.results) / config.run)
+        return cls(Path(config.results) / config.run, config.agglomeration.enabled)
 
     @property
     def synth(self) -> Path:
@@ -90,9 +92,23 @@ class RunPaths:
         return self.root / "assemble"
 
     @property
+    def agglomerate(self) -> Path:
+        return self.root / "agglomerate"
+
+    @property
+    def segmented(self) -> Path:
+        """Folder of the stage whose segmentation is the run's result; the command that makes it has the same name."""
+        return self.agglomerate if self.agglomerates else self.assemble
+
+    @property
     def segmentation(self) -> Path:
-        """HDF5 with `labels`, global ids."""
-        return self.assemble / "segmentation.h5"
+        """HDF5 with `labels`, global ids: the run's result."""
+        return self.segmented / SEGMENTATION
+
+    @property
+    def assembled(self) -> Path:
+        """HDF5 with `labels`, global ids, before agglomeration."""
+        return self.assemble / SEGMENTATION
 
     @property
     def evaluate(self) -> Path:

@@ -2,8 +2,9 @@
 the rules, so that all of it is tested without Snakemake.
 
     fetch, synth -> prepare -> train -> infer (a job for each pass over a sub-volume)
-        -> consensus (for each sub-volume, of several passes) -> assemble -> evaluate -> report
-                                                                          -> export
+        -> consensus (for each sub-volume, of several passes) -> assemble -> agglomerate (where enabled)
+        -> evaluate -> report
+        -> export
 
 A rule's output is its stage's done-marker, never its data: Snakemake deletes declared outputs before it runs a job
 again, and a killed stage continues from its data.
@@ -146,6 +147,16 @@ class Plan:
         return self.config.inference.passes > 1
 
     @property
+    def agglomerates(self) -> bool:
+        """Whether pieces are joined after assembly."""
+        return self.paths.agglomerates
+
+    @property
+    def segmentation_marker(self) -> str:
+        """Done-marker of the stage whose segmentation is scored, exported and shown."""
+        return self.marker(self.paths.segmented.name)
+
+    @property
     def pass_marker(self) -> str:
         """Done-marker of a flood fill, with the wildcard `tile` and, where there are several passes, `number`."""
         if not self.joins_passes:
@@ -217,7 +228,11 @@ class Plan:
     @property
     def results(self) -> dict[str, str]:
         """Markers of what the report shows."""
-        stages = [*(["train"] if self.trains else []), "assemble", *(["evaluate"] if self.scores else [])]
+        stages = [
+            *(["train"] if self.trains else []),
+            self.paths.segmented.name,
+            *(["evaluate"] if self.scores else []),
+        ]
         return {stage: self.marker(stage) for stage in stages}
 
     # --- what starts a rule again

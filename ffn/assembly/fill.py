@@ -6,6 +6,8 @@ the membrane between them. Without a bound it would also give neurons in which n
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import edt
@@ -14,8 +16,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.segmentation import watershed
 
+from ffn.config import Config
+from ffn.errors import ConfigError
 from ffn.geometry import Box
-from ffn.volumes import Volume, VoxelSize
+from ffn.runs import image_uri
+from ffn.volumes import Volume, VoxelSize, open_image
 
 _SMOOTHING = 1.0
 """Standard deviation of the Gaussian on the image before the watershed, in shortest voxel edges."""
@@ -52,6 +57,22 @@ class Filling:
     def filled(self, labels: NDArray[np.uint64], box: Box) -> NDArray[np.uint64]:
         """Labels, uint64 zyx, of the voxels `box`, with 0 only where no object is near."""
         return fill(labels, self.image.read(box), self.distance_nm, self.voxel_size)
+
+
+def check_fill(distance_nm: float, voxel_size: VoxelSize | None) -> None:
+    """Raise ConfigError where there is a distance but no voxel size that it could be counted in."""
+    if distance_nm > 0 and voxel_size is None:
+        raise ConfigError("assembly.fill_nm is in nanometres, but the voxel size is unknown: give data.voxel_size.")
+
+
+@contextmanager
+def open_filling(config: Config, distance_nm: float, voxel_size: VoxelSize | None) -> Iterator[Filling | None]:
+    """The filling of a run's test region up to a distance; None where that is 0."""
+    if distance_nm == 0 or voxel_size is None:
+        yield None
+        return
+    with open_image(image_uri(config, config.data.test)) as image:
+        yield Filling(distance_nm, image, voxel_size)
 
 
 def fill(

@@ -1,25 +1,22 @@
 """The stage `assemble`: all sub-volumes of a run become one label volume."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from ffn.assembly.fill import Filling
+from ffn.assembly.fill import check_fill, open_filling
 from ffn.assembly.finished import finished_hash
 from ffn.assembly.reconcile import Equivalence, count_pairs, equivalences, global_ids, overlapping_pairs
 from ffn.assembly.write import LABELS, LabelledTile, write_segmentation
 from ffn.config import Config
-from ffn.errors import ConfigError
 from ffn.files import write_json
 from ffn.geometry import ZYX, Box
 from ffn.inference.results import ORIGINS_FILE, SEGMENTATION_FILE
 from ffn.inference.tiles import region_box, tiles
 from ffn.progress import Progress, log
-from ffn.runs import RunPaths, image_uri
+from ffn.runs import RunPaths
 from ffn.stages import Stage
-from ffn.volumes import VoxelSize, open_image, open_volume
+from ffn.volumes import open_volume
 
 
 def assemble(config: Config) -> None:
@@ -30,6 +27,8 @@ def assemble(config: Config) -> None:
     """
     paths = RunPaths.of(config)
     boxes = tiles(config)
+    # What is filled now could not be told from what an object took, and would be joined as if it were.
+    fill_nm = 0.0 if config.agglomeration.enabled else config.assembly.fill_nm
     folders = [paths.tile(index) for index in range(len(boxes))]
     settings = {
         "box": str(region_box(config)),
@@ -37,13 +36,12 @@ def assemble(config: Config) -> None:
             _finished(config, index, folder, box)
             for index, (folder, box) in enumerate(zip(folders, boxes, strict=True))
         ],
-        "assembly": config.assembly.model_dump(),
+        "assembly": {**config.assembly.model_dump(), "fill_nm": fill_nm},
     }
     uris = [f"{folder / SEGMENTATION_FILE}:{LABELS}" for folder in folders]
     with open_volume(uris[0]) as first:
         voxel_size = first.voxel_size
-    if config.assembly.fill_nm > 0 and voxel_size is None:
-        raise ConfigError("assembly.fill_nm is in nanometres, but the voxel size is unknown: give data.voxel_size.")
+    check_fill(fill_nm, voxel_size)
     stage = Stage(paths.assemble, settings)
     if not stage.begin():
         log(f"{paths.assemble} is already complete.")
@@ -53,8 +51,8 @@ def assemble(config: Config) -> None:
     same = find_equivalences(boxes, uris, rule.min_overlap_voxels, rule.min_overlap_fraction, rule.block)
     tables = global_ids(segments, same)
     labelled = [LabelledTile(*parts) for parts in zip(boxes, uris, tables, strict=True)]
-    with _filling(config, voxel_size) as filling:
-        present = write_segmentation(paths.segmentation, labelled, region_box(config), rule.block, voxel_size, filling)
+    with open_filling(config, fill_nm, voxel_size) as filling:
+        present = write_segmentation(paths.assembled, labelled, region_box(config), rule.block, voxel_size, filling)
     facts = {
         "tiles": len(boxes),
         "segments_in_tiles": sum(segments),
@@ -71,17 +69,7 @@ def assemble(config: Config) -> None:
         },
     )
     stage.finish(**facts)
-    log(f"{paths.segmentation}: {len(present)} objects from {sum(segments)} segments in {len(boxes)} sub-volumes")
-
-
-@contextmanager
-def _filling(config: Config, voxel_size: VoxelSize | None) -> Iterator[Filling | None]:
-    distance = config.assembly.fill_nm
-    if distance == 0 or voxel_size is None:
-        yield None
-        return
-    with open_image(image_uri(config, config.data.test)) as image:
-        yield Filling(distance, image, voxel_size)
+    log(f"{paths.assembled}: {len(present)} objects from {sum(segments)} segments in {len(boxes)} sub-volumes")
 
 
 def find_equivalences(

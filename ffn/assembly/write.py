@@ -38,6 +38,7 @@ def write_segmentation(
     block: ZYX,
     voxel_size: VoxelSize | None,
     filling: Filling | None = None,
+    what: str = "assemble",
 ) -> NDArray[np.uint64]:
     """Write `path:labels`, uint64 with the shape of `box`; the file appears when it is complete.
 
@@ -48,6 +49,7 @@ def write_segmentation(
         block: Voxels held in memory at once, per array; the file's chunks divide it.
         voxel_size: Nanometres z,y,x, or None.
         filling: Where given, voxels without an object are filled.
+        what: Name of the progress.
 
     Returns:
         uint64: the ids that have voxels in the result, ascending.
@@ -56,7 +58,7 @@ def write_segmentation(
     present: NDArray[np.uint64] = np.empty(0, np.uint64)
     with (
         create_hdf5(path, LABELS, box.shape, np.uint64, voxel_size, chunk=chunk, offset=box.start) as volume,  # type: ignore[arg-type]
-        Progress("assemble", box.voxels, "voxels") as progress,
+        Progress(what, box.voxels, "voxels") as progress,
     ):
         for part in blocks(Box.of_shape(box.shape), block):
             labels = _labels_of(tiles, part.shifted(box.start), box, filling)

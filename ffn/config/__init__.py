@@ -1,5 +1,6 @@
 """The configuration: typed sections, loading with one report of all problems, generated documentation."""
 
+from ffn.config.agglomeration import Agglomeration
 from ffn.config.assembly import Assembly
 from ffn.config.inference import Inference
 from ffn.config.load import load_config, parse_config
@@ -21,6 +22,7 @@ from ffn.config.training import ADDING, FREE, Allreduce, Augmentation, Threads, 
 __all__ = [
     "ADDING",
     "FREE",
+    "Agglomeration",
     "Allreduce",
     "Assembly",
     "Augmentation",

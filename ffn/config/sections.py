@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidatorFunctionWrapHandler, field_validator, model_validator
 
+from ffn.config.agglomeration import Agglomeration
 from ffn.config.assembly import Assembly
 from ffn.config.base import NotNegative, Offset, Positive, Probability, Section, Size, VoxelSize
 from ffn.config.inference import Inference
@@ -213,6 +214,7 @@ class Config(Section):
     threads: Threads = Field(default_factory=Threads)
     inference: Inference = Field(default_factory=Inference)
     assembly: Assembly = Field(default_factory=Assembly)
+    agglomeration: Agglomeration = Field(default_factory=Agglomeration)
     export: Export = Field(default_factory=Export)
     cluster: Cluster = Field(default_factory=Cluster)
     study: Study = Field(default_factory=Study)
@@ -242,6 +244,7 @@ class Config(Section):
         if self.study.lr_study.judged_on == "validation" and self.data.validation is None:
             problems.append("study.lr_study.judged_on is validation, but data.validation is empty.")
         problems += _cannot_grow(self.network, self.inference)
+        problems += _cannot_refill(self.network, self.agglomeration)
         size, overlap = self.inference.subvolume_size, self.inference.subvolume_overlap
         if size is not None:
             for axis, s, o, f in zip("zyx", size, overlap, self.network.fov_in_image_voxels, strict=True):
@@ -263,6 +266,18 @@ def _cannot_grow(network: Network, inference: Inference) -> list[str]:
             f"{inference.move_threshold}: no object would ever grow. Lower the threshold."
         )
     return problems
+
+
+def _cannot_refill(network: Network, agglomeration: Agglomeration) -> list[str]:
+    """Why no pair could be filled again."""
+    if not agglomeration.enabled:
+        return []
+    return [
+        f"agglomeration.radius {radius} along {axis} holds no fov {size} that moves; use at least "
+        f"{size // 2 + delta} (half the fov and a step)."
+        for axis, radius, size, delta in zip("zyx", agglomeration.radius, network.fov, network.deltas, strict=True)
+        if radius < size // 2 + delta
+    ]
 
 
 def _beyond_fov(key: str, deltas: Offset, fov: Size) -> list[str]:

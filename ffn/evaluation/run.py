@@ -91,7 +91,7 @@ def evaluate_run(config: Config) -> str:
     truth = labels_uri(config, region)
     if truth is None:
         raise ConfigError("data.test.labels is empty: without ground truth there is nothing to score against.")
-    segmentation = done_digest(paths.assemble, "ffn assemble")
+    segmentation = done_digest(paths.segmented, f"ffn {paths.segmented.name}")
     stage = Stage(paths.evaluate, {"truth": truth, "box": region.box, "segmentation": segmentation})
     if stage.done_marker.exists():
         stage.begin()

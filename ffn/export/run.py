@@ -3,10 +3,11 @@
 from contextlib import ExitStack
 from pathlib import Path
 
+from ffn.agglomeration.candidates import read_candidates
 from ffn.config import Config
 from ffn.errors import VolumeError
 from ffn.export.precomputed import Kind, stored_type, write_layer
-from ffn.export.state import contrast_of, viewer_state
+from ffn.export.state import contrast_of, viewer_state, with_candidates
 from ffn.files import write_json
 from ffn.runs import RunPaths, image_uri, labels_uri
 from ffn.stages import Stage, done_digest
@@ -31,7 +32,7 @@ def export_run(config: Config) -> Path:
             "box": region.box,
             "voxel_size": config.data.voxel_size,
             "export": config.export.model_dump(),
-            "segmentation": done_digest(paths.assemble, "ffn assemble"),
+            "segmentation": done_digest(paths.segmented, f"ffn {paths.segmented.name}"),
         },
     )
     with ExitStack() as files:
@@ -54,6 +55,8 @@ def export_run(config: Config) -> Path:
                 paths.export / name, volume, kind, voxel_size, box.start, config.export.chunk, config.export.mips
             )
         state = viewer_state(config.run, list(layers), box, voxel_size, contrast_of(image))
+        if paths.agglomerates:
+            state = with_candidates(state, read_candidates(paths.agglomerate))
         write_json(paths.export / STATE, state)
         stage.finish(box=str(box), layers=list(layers))
     return paths.export

@@ -5,7 +5,7 @@ A state in a file cannot know the server's address. Layer sources are therefore 
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,8 @@ _SCHEME = "precomputed://"
 # Pixels that the box's longest side takes in each of the four panels; fits a laptop's screen.
 _PANEL_PIXELS = 330
 _CONTRAST_CROP = 512
+MOST_POINTS = 200
+"""The state travels inside a link, which browsers cut at some length."""
 
 
 def viewer_state(
@@ -58,11 +60,42 @@ def viewer_state(
     }
 
 
+def with_candidates(state: dict[str, Any], candidates: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The state with a layer of points where pairs of segments were tried, the first `MOST_POINTS` of them.
+
+    Args:
+        state: of `viewer_state`.
+        candidates: of `ffn.agglomeration.candidates.listed`; a click on a point names the pair and selects the objects.
+    """
+    points = [
+        {
+            "id": f"{entry['a']}-{entry['b']}",
+            "type": "point",
+            "point": [p + 0.5 for p in entry["xyz"]],
+            "description": f"{entry['a']} and {entry['b']} {'joined' if entry['joined'] else 'not joined'}: "
+            f"{entry['reason']} ({entry['margin']:+.2f})",
+            "segments": [[str(number) for number in sorted({entry["object_a"], entry["object_b"]})]],
+        }
+        for entry in candidates[:MOST_POINTS]
+    ]
+    layer = {
+        "type": "annotation",
+        "name": "candidates",
+        "source": {"url": "local://annotations", "transform": {"outputDimensions": state["dimensions"]}},
+        "annotations": points,
+        "annotationRelationships": ["objects"],
+        "linkedSegmentationLayer": {"objects": "segmentation"},
+        "visible": False,
+    }
+    return {**state, "layers": [*state["layers"], layer]}
+
+
 def with_server(state: dict[str, Any], address: str) -> dict[str, Any]:
     """The state with its layers on a server, `address` being such as `http://127.0.0.1:9000`."""
     served = copy.deepcopy(state)
     for layer in served["layers"]:
-        layer["source"] = f"{_SCHEME}{address}/{layer['source'].removeprefix(_SCHEME)}"
+        if isinstance(layer["source"], str):
+            layer["source"] = f"{_SCHEME}{address}/{layer['source'].removeprefix(_SCHEME)}"
     return served
 
 

@@ -136,6 +136,12 @@ class Canvas:
                 self.growth = None
             self.next_seed += 1
 
+    def follow(self, seed: ZYX) -> Flood:
+        """Grow one object and leave its map, within `growth`; that stays None where the seed is refused."""
+        self.growth = self._start(seed)
+        if self.growth is not None:
+            yield from self._grow(self.growth)
+
     def finished_labels(self) -> NDArray[np.uint32]:
         """uint32 [z, y, x] in image voxels: ids from 1 in order of creation, 0 elsewhere."""
         return self.labels if self.fine is None else self.fine.labels

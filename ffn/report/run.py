@@ -28,7 +28,7 @@ def report_run(config: Config) -> Path:
     settings = {
         "run": config.run,
         "train": done_digest(paths.train, "ffn train") if trained else None,
-        "segmentation": done_digest(paths.assemble, "ffn assemble"),
+        "segmentation": done_digest(paths.segmented, f"ffn {paths.segmented.name}"),
         "scores": done_digest(paths.evaluate, "ffn evaluate") if scored else None,
     }
     stage = Stage(paths.report, settings)

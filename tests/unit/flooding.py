@@ -60,6 +60,19 @@ def flooded(image, chosen: FloodOptions, seeds, network, **more) -> Canvas:
     return canvas
 
 
+class ConnectedNetwork:
+    """Says yes to bright voxels that are connected, within the field of view, to what the map says yes to."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, image, object_map):
+        self.calls += 1
+        pieces, _ = ndimage.label(image > 0)
+        reached = np.unique(pieces[(object_map > 0) & (pieces > 0)])
+        return np.where(np.isin(pieces, reached), np.float32(4), np.float32(-4)).astype(np.float32)
+
+
 def blobs(seed: int, shape=(30, 32, 34)):
     """float32 grey values: smooth cells between darker walls."""
     noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=shape), 2.5)

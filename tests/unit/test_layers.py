@@ -11,8 +11,8 @@ PACKAGE = Path(__file__).resolve().parents[2] / "ffn"
 LAYERS = [
     "errors", "geometry", "files", "progress", "stages", "attempts",
     "config", "runs", "volumes", "sources", "synthetic", "prepare", "preflight",
-    "model", "training", "inference", "exchange", "assembly", "evaluation", "export", "report", "scaling",
-    "cluster", "workflow", "cli",
+    "model", "training", "inference", "exchange", "assembly", "agglomeration", "evaluation", "export", "report",
+    "scaling", "cluster", "workflow", "cli",
 ]  # fmt: skip
 HEAVY = {"tensorflow", "keras", "horovod"}
 MAY_BE_HEAVY = {"model", "training", "inference", "scaling"}

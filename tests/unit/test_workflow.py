@@ -70,6 +70,14 @@ def test_released_checkpoint_is_not_trained():
     assert set(made.results) == {"assemble", "evaluate"}
 
 
+def test_what_is_scored_and_shown_is_agglomerated_where_that_is_enabled():
+    apart, joined = plan(), plan(agglomeration={"enabled": True})
+    assert (apart.agglomerates, apart.segmentation_marker) == (False, "results/tiny/assemble/done.json")
+    assert (joined.agglomerates, joined.segmentation_marker) == (True, "results/tiny/agglomerate/done.json")
+    assert set(joined.results) == {"train", "agglomerate", "evaluate"}
+    assert joined.results["agglomerate"] == joined.segmentation_marker
+
+
 def test_nothing_is_scored_without_ground_truth():
     made = plan(FETCHED, data={"test": {"image": "data/x/images"}})
     assert not made.scores

@@ -1,5 +1,6 @@
 """The whole chain through Snakemake on a tiny synthetic volume: it ends, stays ended, and survives being killed."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -84,6 +85,25 @@ def test_several_passes_are_jobs_and_what_they_agree_on_is_assembled(copied):
     with h5py.File(run / "assemble/segmentation.h5") as file:
         assert file["labels"].shape == (40, 64, 64)
     again = chain(copied, "--config", 'inference={"passes": 2, "mirror": True}')
+    assert "Nothing to be done" in again.stdout
+
+
+def test_pieces_are_joined_after_assembly(copied):
+    run = copied.folder / RUN
+    for stage in ("evaluate", "export", "report"):
+        shutil.rmtree(run / stage)
+    joining = (
+        'agglomeration={"enabled": True, "min_segment_size": 50, "max_pairs": 2, "max_retry_iters": 1, '
+        '"radius": [10, 10, 10], "analysis_radius": [8, 8, 8]}'
+    )
+    done = chain(copied, "--config", joining)
+    assert done.returncode == 0, done.stdout
+    with h5py.File(run / "agglomerate/segmentation.h5") as file:
+        assert file["labels"].shape == (40, 64, 64)
+    assert (run / "agglomerate/candidates.csv").is_file()
+    layers = json.loads((run / "export/state.json").read_text())["layers"]
+    assert layers[-1]["name"] == "candidates"
+    again = chain(copied, "--config", joining)
     assert "Nothing to be done" in again.stdout
 
 

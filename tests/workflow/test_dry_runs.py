@@ -48,6 +48,14 @@ def test_training_on_one_machine_starts_its_ranks(snakemake):
     assert "horovodrun --gloo -np 2 -H localhost:2 ffn train" in done.stdout
 
 
+def test_agglomeration_is_a_job_after_assembly_where_it_is_enabled(snakemake):
+    joined = "agglomeration={'enabled': True}"
+    done = snakemake("-n", "-p", "--cores", "2", "--forceall", "--config", joined, cwd=ROOT)
+    assert done.returncode == 0, done.stdout
+    assert set(jobs(done.stdout)) == {*STAGES, "synth", "agglomerate"}
+    assert "ffn agglomerate --config " in done.stdout
+
+
 def test_lint_is_clean(snakemake):
     done = snakemake("--lint", cwd=ROOT)
     assert done.returncode == 0

@@ -13,7 +13,7 @@ rule assemble:
     params:
         config=lambda wildcards, output: plan.config_file,
         launch=lambda wildcards, resources: plan.launch(resources),
-        settings=plan.settings("assembly", "data.test"),
+        settings=plan.settings("assembly", "agglomeration.enabled", "data.test"),
     message:
         "Joining the sub-volumes: one id an object over the whole volume"
     shell:

@@ -3,7 +3,7 @@ if plan.scores:
     rule evaluate:
         input:
             data=plan.data("test"),
-            segmentation=plan.marker("assemble"),
+            segmentation=plan.segmentation_marker,
         output:
             done=plan.marker("evaluate"),
         log:

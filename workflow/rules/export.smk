@@ -1,7 +1,7 @@
 rule export:
     input:
         data=plan.data("test"),
-        segmentation=plan.marker("assemble"),
+        segmentation=plan.segmentation_marker,
     output:
         done=plan.marker("export"),
     log:

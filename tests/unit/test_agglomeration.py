@@ -1,0 +1,422 @@
+"""The stage `agglomerate`: what is joined, what a proofreader gets, and that neither kills nor order show."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import neuroglancer
+import numpy as np
+import pytest
+import rods
+import yaml
+from flooding import ConnectedNetwork
+
+from ffn.agglomeration import run as stage
+from ffn.agglomeration.candidates import listed, merged_ids, read_candidates, write_candidates
+from ffn.agglomeration.ledger import Ledger
+from ffn.agglomeration.pairs import largest_fill
+from ffn.agglomeration.run import agglomerate, examine_pair
+from ffn.assembly.run import assemble
+from ffn.cli import main
+from ffn.config import parse_config
+from ffn.errors import CheckpointError, ConfigError, DataError, StageError
+from ffn.evaluation.run import evaluate_run
+from ffn.export import export_run
+from ffn.export.state import with_server
+from ffn.files import write_json
+from ffn.report.run import report_run
+from ffn.runs import RunPaths
+from ffn.stages import Stage
+from ffn.volumes import create_hdf5, open_volume
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def network(monkeypatch):
+    network = ConnectedNetwork()
+    executor = type(sys)("ffn.inference.executor")
+    executor.load_executor = lambda *_, **__: network
+    monkeypatch.setitem(sys.modules, executor.__name__, executor)
+    return network
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A folder with a run that is ready to be agglomerated."""
+    rods.make_inputs(tmp_path)
+    return tmp_path
+
+
+def configured(folder, **sections):
+    return parse_config(rods.values(folder, **sections))
+
+
+def labels_of(folder):
+    with open_volume(f"{folder / 'segmentation.h5'}:labels") as volume:
+        return volume[...]
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_pieces_of_one_rod_are_joined_and_rods_are_not(run, network):
+    config = configured(run)
+    agglomerate(config)
+    folder = RunPaths.of(config).agglomerate
+    _, pieces = rods.rods()
+    np.testing.assert_array_equal(labels_of(folder), np.where(pieces == 5, 1, pieces))
+    assert json.loads((folder / "objects.json").read_text()) == {"1": [1, 5]}
+    facts = json.loads((folder / "done.json").read_text())["facts"]
+    assert facts == {"pairs": 3, "tried": 3, "joined": 1, "objects": 3, "fovs": network.calls}
+    assert {path.name for path in folder.iterdir()} == {
+        "started.json", "done.json", "pairs.json", "candidates.json", "candidates.csv", "objects.json",
+        "segmentation.h5",
+    }  # fmt: skip
+
+
+def test_list_for_a_proofreader(run, network):
+    config = configured(run)
+    agglomerate(config)
+    folder = RunPaths.of(config).agglomerate
+    found = {(entry["a"], entry["b"]): entry for entry in read_candidates(folder)}
+    assert set(found) == {(1, 3), (1, 5), (3, 5)}
+    one = found[1, 5]
+    # Voxel (11, 9, 29) of the region, which begins at (2, 3, 0) of the image.
+    assert (one["zyx"], one["xyz"], one["distance_nm"]) == ([13, 12, 29], [29, 12, 13], 0.0)
+    assert (one["joined"], one["object_a"], one["object_b"]) == (True, 1, 1)
+    assert one["iou"] > 0.95
+    assert (one["voxels_a"], one["voxels_b"]) == (7 * 7 * 30, 7 * 7 * 30)
+    other = found[1, 3]
+    assert (other["joined"], other["reason"], other["iou"]) == (False, "iou", 0.0)
+    assert (other["distance_nm"], other["object_b"]) == (10.0, 3)
+    assert other["zyx"][1] == 13 + 3
+    with (folder / "candidates.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    row = next(row for row in rows if (row["a"], row["b"]) == ("1", "5"))
+    assert (row["xyz"], row["joined"], row["distance_nm"]) == ("29, 12, 13", "yes", "0.0")
+
+
+def test_the_most_doubtful_come_first_with_their_places_in_the_source():
+    record = {"zyx": [1, 2, 3], "seed_a_zyx": [4, 5, 6], "seed_b_zyx": None, "joined": False, "reason": "iou"}
+    margins = {(1, 2): -0.9, (1, 4): 0.1, (2, 3): -0.05, (5, 6): 0.1}
+    records = [{**record, "a": a, "b": b, "margin": margin} for (a, b), margin in margins.items()]
+    found = listed(records, np.arange(7, dtype=np.uint64), (10, 20, 30))
+    assert [(entry["a"], entry["b"]) for entry in found] == [(2, 3), (1, 4), (5, 6), (1, 2)]
+    assert (found[0]["zyx"], found[0]["xyz"]) == ([11, 22, 33], [33, 22, 11])
+    assert (found[0]["seed_a_zyx"], found[0]["seed_b_zyx"]) == ([14, 25, 36], None)
+    assert listed(records[::-1], np.arange(7, dtype=np.uint64), (10, 20, 30)) == found
+
+
+def test_joined_segments_get_the_lowest_id_whatever_the_order():
+    pairs = [(5, 9), (2, 7), (7, 9), (3, 4)]
+    for order in (pairs, pairs[::-1]):
+        assert merged_ids(order, 9).tolist() == [0, 1, 2, 3, 3, 2, 6, 2, 8, 2]
+    assert merged_ids([], 2).tolist() == [0, 1, 2]
+
+
+def test_no_pairs_is_a_result(tmp_path, network):
+    image, labels = rods.rods()
+    labels[labels != 3] = 0
+    rods.make_inputs(tmp_path, image, labels)
+    config = configured(tmp_path)
+    agglomerate(config)
+    folder = RunPaths.of(config).agglomerate
+    np.testing.assert_array_equal(labels_of(folder), labels)
+    assert read_candidates(folder) == []
+    assert (folder / "candidates.csv").read_text().startswith("a,b,joined,")
+    assert network.calls == 0
+
+
+def test_candidates_are_limited_by_rank_and_size_and_counted_before(run, network, capsys):
+    config = configured(run, agglomeration={**rods.values(run)["agglomeration"], "max_pairs": 1})
+    agglomerate(config)
+    found = read_candidates(RunPaths.of(config).agglomerate)
+    assert [(entry["a"], entry["b"]) for entry in found] == [(1, 5)]
+    text = capsys.readouterr().err
+    assert "3 pairs of segments meet, 1 of them are tried" in text
+    assert f"2 fills of at most {largest_fill(config)} fields of view" in text
+    assert max(entry["fovs"] for entry in found) <= 2 * largest_fill(config)
+
+
+def test_crumbs_are_candidates_only_where_they_count_as_segments(run, network):
+    config = configured(run, agglomeration={**rods.values(run)["agglomeration"], "min_segment_size": 8})
+    agglomerate(config)
+    assert (3, 4) in {(entry["a"], entry["b"]) for entry in read_candidates(RunPaths.of(config).agglomerate)}
+
+
+@pytest.mark.parametrize("block", [[8, 16, 32], [128, 128, 128]])
+def test_blocks_do_not_show(run, network, block):
+    config = configured(run, assembly={"block": block})
+    agglomerate(config)
+    folder = RunPaths.of(config).agglomerate
+    _, pieces = rods.rods()
+    np.testing.assert_array_equal(labels_of(folder), np.where(pieces == 5, 1, pieces))
+    assert [entry["zyx"] for entry in read_candidates(folder) if entry["joined"]] == [[13, 12, 29]]
+
+
+def test_results_are_taken_up_in_any_order(run, network, monkeypatch):
+    config = configured(run)
+    folder = RunPaths.of(config).agglomerate
+
+    def full(*_):
+        raise OSError("full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "write_candidates", full)
+        with pytest.raises(OSError, match="full"):
+            agglomerate(config)
+    results, calls = folder / "results.jsonl", network.calls
+    lines = results.read_text().splitlines(keepends=True)
+    assert len(lines) == 3
+    results.write_text("".join(lines[::-1]))
+    agglomerate(config)
+    assert network.calls == calls
+    assert not results.exists()
+    first = contents(folder)
+    for path in folder.iterdir():
+        path.unlink()
+    agglomerate(config)
+    assert contents(folder) == first
+
+
+def killed(run, where, count):
+    config = run / "config.yaml"
+    config.write_text(yaml.safe_dump(rods.values(run)))
+    script = Path(__file__).with_name("killed_agglomeration.py")
+    command = [sys.executable, str(script), str(config), where, str(count)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+
+
+@pytest.fixture
+def undisturbed(network):
+    """Contents of the folder of a run that nothing happened to, which lies where the killed one does."""
+
+    def made(run):
+        config = configured(run)
+        folder = RunPaths.of(config).agglomerate
+        aside = folder.with_name("aside")
+        if folder.exists():
+            folder.rename(aside)
+        agglomerate(config)
+        expected = contents(folder)
+        for path in folder.iterdir():
+            path.unlink()
+        folder.rmdir()
+        if aside.exists():
+            aside.rename(folder)
+        return expected, network.calls
+
+    return made
+
+
+@pytest.mark.parametrize(("where", "count"), [("fov", 1), ("fov", 400), ("in-line", 1), ("in-line", 3)])
+def test_killed_while_filling(run, network, undisturbed, where, count):
+    killed(run, where, count)
+    expected, calls = undisturbed(run)
+    network.calls = 0
+    agglomerate(configured(run))
+    assert contents(RunPaths.of(configured(run)).agglomerate) == expected
+    assert network.calls < calls or (where, count) in (("fov", 1), ("in-line", 1))
+
+
+@pytest.mark.parametrize(("where", "count"), [("before", 2), ("after", 2), ("after", 5), ("before", 7), ("after", 7)])
+def test_killed_while_writing(run, network, undisturbed, where, count):
+    # Seven files: started, pairs, two lists, objects, segmentation and done.
+    killed(run, f"{where}-rename", count)
+    expected, _ = undisturbed(run)
+    folder = RunPaths.of(configured(run)).agglomerate
+    assert (folder / "done.json").exists() == ((where, count) == ("after", 7))
+    agglomerate(configured(run))
+    assert contents(folder) == expected
+
+
+def test_a_line_without_its_end_is_cut_off(tmp_path):
+    path = tmp_path / "results.jsonl"
+    Ledger(path).add({"a": 1, "b": 2, "x": 0.1})
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[:-1])
+    ledger = Ledger(path)
+    assert ledger.records == {(1, 2): {"a": 1, "b": 2, "x": 0.1}}
+    assert path.read_bytes() == whole
+    path.write_text("what\n")
+    with pytest.raises(StageError, match=r"results\.jsonl cannot be read.*Delete it"):
+        Ledger(path)
+
+
+def test_scores_export_and_report_show_the_joined_objects(run, network, monkeypatch):
+    config = configured(run)
+    paths = RunPaths.of(config)
+    for work in (evaluate_run, export_run):
+        with pytest.raises(StageError, match="ffn agglomerate"):
+            work(config)
+    agglomerate(config)
+    evaluate_run(config)
+    assert json.loads(paths.scores.read_text())["excluded"]["voi"] == 0.0
+    export_run(config)
+    report_run(config)
+    state = json.loads((paths.export / "state.json").read_text())
+    assert [layer["name"] for layer in state["layers"]] == ["image", "segmentation", "truth", "candidates"]
+    points = {point["id"]: point for point in state["layers"][-1]["annotations"]}
+    assert points["1-5"]["point"] == [29.5, 12.5, 13.5]
+    assert points["1-5"]["segments"] == [["1"]]
+    assert points["1-3"]["segments"] == [["1", "3"]]
+    assert "not joined: iou (-1.00)" in points["1-3"]["description"]
+    served = with_server(state, "http://here:1")
+    assert served["layers"][0]["source"] == "precomputed://http://here:1/image"
+    read = neuroglancer.ViewerState(served).layers["candidates"]
+    assert (read.type, read.source[0].url, len(read.annotations)) == ("annotation", "local://annotations", 3)
+    assert read.linked_segmentation_layer.to_json() == {"objects": "segmentation"}
+
+    apart = configured(run, agglomeration={"enabled": False})
+    assert RunPaths.of(apart).segmentation == paths.assembled != paths.segmentation
+
+
+def test_filling_comes_after_joining(run, network):
+    """Otherwise what was filled in would look like what an object took."""
+    config = configured(run, assembly={"fill_nm": 10})
+    agglomerate(config)
+    _, pieces = rods.rods()
+    filled = labels_of(RunPaths.of(config).agglomerate)
+    assert (filled[pieces != 0] == np.where(pieces == 5, 1, pieces)[pieces != 0]).all()
+    assert (filled[8:15, 13] == 1).all()
+    assert (filled[8:15, 14] == 3).all()
+    assert np.count_nonzero(filled) > np.count_nonzero(pieces)
+
+
+def test_assembly_leaves_the_filling_to_agglomeration(tmp_path):
+    image, labels = rods.rods()
+    rods.make_inputs(tmp_path, image, labels)
+    tile = tmp_path / "results" / "rods" / "infer" / "tile-0000"
+    with create_hdf5(tile / "segmentation.h5", "labels", labels.shape, np.uint64, rods.VOXELS) as volume:
+        volume.write(rods.Box.of_shape(labels.shape), labels)
+    write_json(tile / "origins.json", [{"id": number} for number in range(1, 6)])
+    Stage(tile, {"box": rods.values(tmp_path)["data"]["test"]["box"]}).finish()
+    (tmp_path / "results" / "rods" / "assemble" / "done.json").unlink()
+    config = configured(tmp_path, assembly={"fill_nm": 10})
+    assemble(config)
+    assert np.count_nonzero(labels_of(RunPaths.of(config).assemble)) == np.count_nonzero(labels)
+    with pytest.raises(StageError, match=r"assembly\.fill_nm: there 0\.0, now 10\.0"):
+        assemble(configured(tmp_path, assembly={"fill_nm": 10}, agglomeration={"enabled": False}))
+
+
+def test_pooled_network_voxels(tmp_path, network):
+    image, labels = (array.repeat(2, 1).repeat(2, 2) for array in rods.rods())
+    rods.make_inputs(tmp_path, image, labels, (20.0, 10.0, 10.0))
+    sections = rods.values(tmp_path)
+    box = str(rods.Box.of_shape(image.shape).shifted(rods.OFFSET))
+    config = configured(
+        tmp_path,
+        data={"test": {**sections["data"]["test"], "box": box}},
+        network={"downsample": [1, 2, 2]},
+    )
+    agglomerate(config)
+    folder = RunPaths.of(config).agglomerate
+    np.testing.assert_array_equal(labels_of(folder), np.where(labels == 5, 1, labels))
+    one = next(entry for entry in read_candidates(folder) if entry["joined"])
+    assert one["zyx"][2] == 59
+    assert {entry["joined"] for entry in read_candidates(folder)} == {True, False}
+
+
+def test_finished_stage_does_nothing_and_other_thresholds_are_refused(run, network):
+    config = configured(run)
+    agglomerate(config)
+    folder = RunPaths.of(config).agglomerate
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    (folder / "results.jsonl").write_text("left by a kill after the end")
+    agglomerate(config)
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+    with pytest.raises(StageError, match=r"agglomeration\.min_iou: there 0\.8, now 0\.9"):
+        agglomerate(configured(run, agglomeration={**rods.values(run)["agglomeration"], "min_iou": 0.9}))
+
+
+def test_one_pair_can_be_looked_at(run, network, capsys):
+    config = run / "config.yaml"
+    config.write_text(yaml.safe_dump(rods.values(run)))
+    assert main(["agglomerate", "--config", str(config), "--pair", "5", "1"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["a"], found["b"], found["joined"], found["xyz"]) == (1, 5, True, [29, 12, 13])
+    assert not RunPaths.of(configured(run)).agglomerate.exists()
+
+
+def test_unknown_segments_and_pairs_that_do_not_meet(run, network):
+    config = configured(run)
+    with pytest.raises(DataError, match=r"Segment 99 meets no other .*at least agglomeration\.min_segment_size"):
+        examine_pair(config, 1, 99)
+    near = configured(run, agglomeration={**rods.values(run)["agglomeration"], "max_distance_nm": 5})
+    with pytest.raises(DataError, match="Segment 3 meets no other"):
+        examine_pair(near, 1, 3)
+    with pytest.raises(DataError, match=r"Segments 1 and 1 .* do not meet"):
+        examine_pair(config, 1, 1)
+
+
+def test_mistakes_leave_no_trace(run, network):
+    config = configured(run)
+    folder = RunPaths.of(config).agglomerate
+    (run / "model.ckpt.index").rename(run / "away")
+    with pytest.raises(CheckpointError, match="There is no checkpoint"):
+        agglomerate(config)
+    (run / "away").rename(run / "model.ckpt.index")
+    marker = run / "results" / "rods" / "assemble" / "done.json"
+    marker.rename(run / "marker")
+    with pytest.raises(StageError, match="run `ffn assemble"):
+        agglomerate(config)
+    (run / "marker").rename(marker)
+    data = rods.values(run)["data"]
+    other = configured(run, data={**data, "test": {**data["test"], "box": "2:25,3:43,0:50"}})
+    with pytest.raises(DataError, match=r"shape \(23, 40, 60\), the test region .*\(23, 40, 50\)"):
+        agglomerate(other)
+    assert not folder.exists()
+    agglomerate(config)
+
+
+def test_nothing_is_agglomerated_that_is_not_enabled(run, network):
+    config = configured(run, agglomeration={"enabled": False})
+    for work in (agglomerate, lambda config: examine_pair(config, 1, 5)):
+        with pytest.raises(ConfigError, match=r"agglomeration\.enabled is false\. Set it to true"):
+            work(config)
+    assert not RunPaths.of(config).agglomerate.exists()
+
+
+def test_an_assembly_that_is_already_filled_is_refused(run, network):
+    config = configured(run, assembly={"fill_nm": 10})
+    write_json(RunPaths.of(config).assemble / "done.json", {"settings": {"assembly": {"fill_nm": 10.0}}})
+    with pytest.raises(StageError, match=r"gaps already filled .*run `ffn assemble"):
+        agglomerate(config)
+    assert not RunPaths.of(config).agglomerate.exists()
+
+
+def test_voxel_size_must_be_known(tmp_path, network):
+    rods.make_inputs(tmp_path, voxel_size=None)
+    with pytest.raises(ConfigError, match=r"max_distance_nm is in nanometres.*data\.voxel_size"):
+        agglomerate(configured(tmp_path))
+    data = rods.values(tmp_path)["data"]
+    agglomerate(configured(tmp_path, data={**data, "voxel_size": [10, 10, 10]}))
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"radius": [5, 12, 16], "analysis_radius": [5, 8, 8]}, r"radius 5 along z holds no fov 9 .* at least 6"),
+        ({"analysis_radius": [8, 8, 17]}, "analysis_radius 17 along x reaches beyond radius 16"),
+        ({"deleted_to": 0.9}, r"deleted_to 0\.9 is above deleted_from 0\.8"),
+        ({"min_iou": 1.5}, r"agglomeration\.min_iou is 1\.5"),
+    ],
+)
+def test_configurations_that_cannot_work(tmp_path, change, problem):
+    with pytest.raises(ConfigError, match=problem):
+        configured(tmp_path, agglomeration={**rods.values(tmp_path)["agglomeration"], **change})
+
+
+def test_candidates_that_cannot_be_read(tmp_path):
+    write_candidates(tmp_path, [])
+    (tmp_path / "candidates.json").unlink()
+    with pytest.raises(StageError, match="run `ffn agglomerate`"):
+        read_candidates(tmp_path)
