@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ffn.config import Config, Region
+from ffn.config import Config, Region, overlap_problems
 from ffn.errors import ConfigError, FFNError
 from ffn.geometry import ZYX, Box
 from ffn.prepare.volume import lom_radius, training_margin
@@ -33,7 +33,12 @@ def check_inputs(config: Config) -> list[str]:
     `ffn synth` will make is taken from the section `synthetic`.
     """
     test = _Inputs(config, "data.test", config.data.test)
-    problems = [*_labelled_problems(config), *test.problems(), *_checkpoint_problems(config)]
+    problems = [
+        *_labelled_problems(config),
+        *test.problems(),
+        *_checkpoint_problems(config),
+        *_cutting_problems(config),
+    ]
     return list(dict.fromkeys(problems))
 
 
@@ -206,6 +211,11 @@ def _permuted_fov_problems(config: Config) -> list[str]:
         for a, b in combinations(_chosen_axes(config), 2)
         if sizes[a] != sizes[b]
     ]
+
+
+def _cutting_problems(config: Config) -> list[str]:
+    extent = _known_extent(config, config.data.test)
+    return [] if extent is None else overlap_problems(extent, config.inference, config.assembly)
 
 
 def _checkpoint_problems(config: Config) -> list[str]:

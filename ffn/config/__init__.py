@@ -1,6 +1,6 @@
 """The configuration: typed sections, loading with one report of all problems, generated documentation."""
 
-from ffn.config.assembly import Assembly
+from ffn.config.assembly import Assembly, overlap_problems
 from ffn.config.inference import Inference
 from ffn.config.load import load_config, parse_config
 from ffn.config.sections import (
@@ -43,5 +43,6 @@ __all__ = [
     "Training",
     "TrainingVolume",
     "load_config",
+    "overlap_problems",
     "parse_config",
 ]

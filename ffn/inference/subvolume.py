@@ -193,13 +193,19 @@ def write_labels(path: Path, labels: NDArray[np.unsignedinteger[Any]], box: Box,
 
 
 def _settings(config: Config, image: str, checkpoint: Path, box: Box, number: int) -> dict[str, Any]:
-    """All that decides the labels; not how often states are saved, or by how many threads."""
+    return {
+        **configured_settings(config, image, box, number),
+        "checkpoint_sha256": checkpoint_fingerprint(checkpoint),
+    }
+
+
+def configured_settings(config: Config, image: str, box: Box, number: int) -> dict[str, Any]:
+    """All that decides the labels but the weights; not how often states are saved, or by how many threads."""
     inference = config.inference
     return {
         "image": image,
         "box": str(box),
         "voxel_size": config.data.voxel_size,
-        "checkpoint_sha256": checkpoint_fingerprint(checkpoint),
         "network": config.network.model_dump(),
         "pass": number,
         "inference": {
