@@ -1,94 +1,33 @@
 """Global ids over the overlaps of sub-volumes."""
 
 import json
-from functools import partial
 
 import numpy as np
 import pytest
+from tiled import (
+    SHAPE,
+    found_pairs,
+    local_ids,
+    reassembled,
+    run_with_tiles,
+    same_partition,
+    stored_tiles,
+    tables_of,
+    voronoi,
+)
 
-from ffn.assembly.bench import Bench, Job
-from ffn.assembly.evidence import global_ids
-from ffn.assembly.labelled import OpenLabels, Segmented
+from ffn.assembly.labelled import OpenLabels
 from ffn.assembly.merge import merged_labels
-from ffn.assembly.reconcile import Equivalences, PairTable, count_pairs, equivalences, equivalences_of
+from ffn.assembly.reconcile import Equivalences, PairTable, count_pairs, equivalences
 from ffn.assembly.run import assemble
-from ffn.assembly.workers import Workers
-from ffn.assembly.write import write_segmentation
-from ffn.config import Assembly, parse_config
 from ffn.errors import StageError
 from ffn.geometry import Box, overlapping_tiles
 from ffn.stages import Stage
-from ffn.volumes import create_hdf5, open_volume
-
-SHAPE = (30, 36, 42)
-
-
-def voronoi(seed=0, objects=12, shape=SHAPE):
-    """uint64 labels: convex objects, so that every object is one piece in every tile; 0 between them."""
-    rng = np.random.default_rng(seed)
-    centres = rng.uniform(0, shape, (objects, 3))
-    grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
-    distance = np.linalg.norm(grid[..., None, :] - centres, axis=-1)
-    near = np.sort(distance, axis=-1)
-    labels = distance.argmin(axis=-1) + 1
-    labels[near[..., 1] - near[..., 0] < 1] = 0
-    return labels.astype(np.uint64)
-
-
-def local_ids(piece, rng):
-    """The same objects with ids 1..n in random order."""
-    ids = np.unique(piece[piece != 0])
-    table = np.zeros(int(piece.max()) + 1, np.uint64)
-    table[ids] = rng.permutation(len(ids)) + 1
-    return table[piece]
-
-
-def store(folder, index, labels, box):
-    path = folder / f"tile-{index:04d}" / "segmentation.h5"
-    with create_hdf5(path, "labels", labels.shape, np.uint64, (10.0, 10.0, 10.0), offset=box.start) as volume:
-        volume.write(Box.of_shape(labels.shape), labels)
-    return f"{path}:labels"
-
-
-def same_partition(a, b):
-    """Whether two label volumes are equal up to the names of the labels (and in where they are 0)."""
-    pairs = np.unique(np.stack([a.ravel(), b.ravel()]), axis=1)
-    return (pairs[0] == 0).sum() == 1 and len(np.unique(pairs[0])) == len(np.unique(pairs[1])) == pairs.shape[1]
-
-
-def tables_of(segments, same):
-    """Global ids as one table for each tile."""
-    ids = np.split(global_ids(segments, [same]), np.cumsum(segments)[:-1])
-    return [np.concatenate([np.zeros(1, np.uint64), part]) for part in ids]
-
-
-def written(folder, tiles, tables, box, **rule):
-    """The volume that assembly makes of tiles whose global ids are known."""
-    job = Job(tiles, box, Assembly(**rule), folder, "unused", None)
-    with Workers(1, partial(Bench, job, tables)) as workers:
-        write_segmentation(folder / "out.h5", job, workers, max(int(table.max()) for table in tables))
-    with open_volume(f"{folder / 'out.h5'}:labels") as volume:
-        assert volume.dtype == job.rule.dtype
-        return volume[...]
-
-
-def stored_tiles(folder, boxes, pieces):
-    uris = [store(folder, i, piece, box) for i, (piece, box) in enumerate(zip(pieces, boxes, strict=True))]
-    return Segmented(boxes, uris, [int(piece.max()) for piece in pieces])
-
-
-def found_pairs(tiles, min_voxels=100, block=(16, 16, 16)):
-    labels = OpenLabels(tiles, [])
-    return equivalences_of(labels, range(len(tiles.boxes)), min_voxels, 0.5, block)
+from ffn.volumes import open_volume
 
 
 def ids_of(same):
     return list(zip(same.id_a.tolist(), same.id_b.tolist(), strict=True))
-
-
-def reassembled(folder, tiles, box, **rule):
-    same = found_pairs(tiles, min_voxels=1)
-    return written(folder, tiles, tables_of(tiles.segments, same), box, **{"block": (16, 16, 16), **rule})
 
 
 @pytest.mark.parametrize(("size", "overlap"), [((20, 24, 24), (8, 8, 8)), ((30, 36, 25), (0, 0, 12))])
@@ -196,34 +135,6 @@ def test_equal_distances_go_to_the_first_tile(tmp_path):
     tables = [np.array([0, number], np.uint64) for number in (7, 9)]
     labelled = OpenLabels(stored_tiles(tmp_path, boxes, [np.ones((4, 4, 10), np.uint64)] * 2), tables)
     assert merged_labels(labelled, Box((0, 0, 0), (1, 1, 15))).ravel().tolist() == [7] * 8 + [9] * 7
-
-
-def run_with_tiles(tmp_path, overlap=8, **rule):
-    """A run whose sub-volumes are finished, with known labels."""
-    with create_hdf5(tmp_path / "image.h5", "image", SHAPE, np.uint8, (10.0, 10.0, 10.0)):
-        pass
-    config = parse_config(
-        {
-            "run": "joined",
-            "results": str(tmp_path / "results"),
-            "data": {"test": {"image": f"{tmp_path / 'image.h5'}:image", "box": "2:30,0:36,0:42"}},
-            "network": {"fov": [9, 9, 9], "deltas": [2, 2, 2]},
-            "inference": {
-                "checkpoint": "unused",
-                "subvolume_size": [28, 24, 24],
-                "subvolume_overlap": [overlap] * 3,
-            },
-            "assembly": {"min_overlap_voxels": 5, "block": [16, 16, 16], "workers": 1, **rule},
-        }
-    )
-    truth, rng = voronoi()[2:], np.random.default_rng(1)
-    infer = tmp_path / "results" / "joined" / "infer"
-    for index, box in enumerate(overlapping_tiles(Box((2, 0, 0), SHAPE), (28, 24, 24), (overlap,) * 3)):
-        labels = local_ids(truth[box.relative_to((2, 0, 0)).slices], rng)
-        store(infer, index, labels, box)
-        folder = infer / f"tile-{index:04d}"
-        Stage(folder, {"box": str(box)}).finish(segments=int(labels.max()))
-    return config, truth, infer
 
 
 def test_stage(tmp_path):
