@@ -207,7 +207,7 @@ def test_a_worker_that_is_killed_is_told():
 def test_too_little_memory_is_told(count):
     with (
         Workers(count, nothing) as workers,
-        pytest.raises(WorkerError, match="Memory ran out .*smaller assembly.block"),
+        pytest.raises(WorkerError, match=r"Memory ran out .*smaller assembly\.block"),
     ):
         list(workers.results(out_of_memory, range(3)))
 
@@ -272,8 +272,8 @@ sys.exit("the volume fits into the memory")
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits on memory work on Linux only")
 @pytest.mark.parametrize("rule", [{}, {"disconnected": "split", "min_size": 1}], ids=["keep", "split"])
 def test_a_volume_larger_than_memory(tmp_path, rule):
-    """150 MB of labels with 40 MB for everything."""
-    shape = (240, 280, 280)
+    """126 MB of labels with 40 MB for everything."""
+    shape = (240, 256, 256)
     with create_hdf5(tmp_path / "image.h5", "image", shape, np.uint8, (10.0, 10.0, 10.0)):
         pass
     values = {
@@ -281,11 +281,11 @@ def test_a_volume_larger_than_memory(tmp_path, rule):
         "results": str(tmp_path / "results"),
         "data": {"test": {"image": f"{tmp_path / 'image.h5'}:image"}},
         "network": {"fov": [9, 9, 9], "deltas": [2, 2, 2]},
-        "inference": {"checkpoint": "unused", "subvolume_size": [128] * 3, "subvolume_overlap": [16] * 3},
+        "inference": {"checkpoint": "unused", "subvolume_size": [136] * 3, "subvolume_overlap": [16] * 3},
         "assembly": {"block": [64, 64, 64], "workers": 1, **rule},
     }
     config = parse_config(values)
-    boxes = overlapping_tiles(Box.of_shape(shape), (128,) * 3, (16,) * 3)
+    boxes = overlapping_tiles(Box.of_shape(shape), (136,) * 3, (16,) * 3)
 
     def pieces():
         for box in boxes:
@@ -299,7 +299,7 @@ def test_a_volume_larger_than_memory(tmp_path, rule):
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
     assert done.returncode == 0, done.stderr
     with open_volume(f"{folder_of(config) / 'segmentation.h5'}:labels") as volume:
-        assert 8 * volume[...].size > 3 * room
+        assert 8 * volume[...].size >= 3 * room
         assert same_partition(cells(Box.of_shape(shape)), volume[...])
 
 
