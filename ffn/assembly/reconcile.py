@@ -93,8 +93,9 @@ def count_pairs(labels: OpenLabels, tiles: tuple[int, int], shared: Box, block: 
     keys, counts = np.empty(0, np.uint64), np.empty(0, np.int64)
     # Two ids in one number: what a segment id of the first is multiplied by.
     base = np.uint64(labels.tiles.segments[tiles[1]] + 1)
-    for part in blocks(shared, block):
-        a, b = (labels.local(tile, part).ravel() for tile in tiles)
+    # From the corner of the overlap, not on a grid of the volume: stored chunks are unpacked anew for each part.
+    for part in blocks(Box.of_shape(shared.shape), block):
+        a, b = (labels.local(tile, part.shifted(shared.start)).ravel() for tile in tiles)
         # Neighbours along a line mostly have the same pair: sorting runs instead of voxels is many times less work.
         starts = np.flatnonzero(np.concatenate([[True], (a[1:] != a[:-1]) | (b[1:] != b[:-1])]))
         lengths = np.diff(starts, append=a.size)
