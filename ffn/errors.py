@@ -47,6 +47,10 @@ class StageError(FFNError):
     """An output folder that belongs to another configuration."""
 
 
+class WorkerError(FFNError):
+    """Worker processes that were killed, or for which there is not enough memory."""
+
+
 class RankError(FFNError):
     """Training ranks that cannot start, or do not agree."""
 

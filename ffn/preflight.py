@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ffn.config import Config, Region
+from ffn.config import Config, Region, overlap_problems
 from ffn.config.masks import SHIFT_CHANNELS, Mask, ShiftMask
 from ffn.config.seeds import PolicyInvertOrigins
 from ffn.errors import ConfigError, FFNError
@@ -53,6 +53,7 @@ def check_inputs(config: Config) -> list[str]:
         *_checkpoint_problems(config),
         *_seed_problems(config),
         *_mask_problems(config, test.voxel_size),
+        *_cutting_problems(config),
     ]
     return list(dict.fromkeys(problems))
 
@@ -228,6 +229,11 @@ def _permuted_fov_problems(config: Config) -> list[str]:
         for a, b in combinations(_chosen_axes(config), 2)
         if sizes[a] != sizes[b]
     ]
+
+
+def _cutting_problems(config: Config) -> list[str]:
+    extent = _known_extent(config, config.data.test)
+    return [] if extent is None else overlap_problems(extent, config.inference, config.assembly)
 
 
 def _checkpoint_problems(config: Config) -> list[str]:

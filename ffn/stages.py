@@ -25,6 +25,23 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     return {prefix.rstrip("."): value}
 
 
+def differences(there: Mapping[str, Any], now: Mapping[str, Any], missing: bool = True, most: int = 5) -> str:
+    """The keys in which two settings (JSON) differ, with both values, as a text; empty where they are equal.
+
+    Args:
+        there: Settings in a marker.
+        now: Those of now.
+        missing: Whether a key that only one of them has counts.
+        most: How many are named.
+    """
+    theirs, ours = _flat(dict(there)), _flat(dict(now))
+    keys = sorted(ours.keys() | theirs.keys() if missing else ours.keys() & theirs.keys())
+    differing = [
+        f"{key}: there {theirs.get(key)!r}, now {ours.get(key)!r}" for key in keys if theirs.get(key) != ours.get(key)
+    ]
+    return "; ".join(differing[:most]) + (f"; and {len(differing) - most} more" if len(differing) > most else "")
+
+
 class Stage:
     """One stage's folder, bound to the settings (JSON-able) that decide its contents."""
 
@@ -65,18 +82,12 @@ class Stage:
     def _refuse_other_settings(self, marker: Path) -> None:
         try:
             record = json.loads(marker.read_text(encoding="utf-8"))
-            theirs = _flat(record["settings"])
+            theirs = dict(record["settings"])
         except (ValueError, KeyError, TypeError) as error:
             raise StageError(f"{marker} is not a marker of this workflow ({error}); move the folder away.") from error
         if record.get("hash") == settings_hash(self.settings):
             return
-        ours = _flat(self.settings)
-        differing = [
-            f"{key}: there {theirs.get(key)!r}, now {ours.get(key)!r}"
-            for key in sorted(ours.keys() | theirs.keys())
-            if ours.get(key) != theirs.get(key)
-        ]
-        shown = "; ".join(differing[:5]) + (f"; and {len(differing) - 5} more" if len(differing) > 5 else "")
+        shown = differences(theirs, self.settings)
         raise StageError(
             f"{self.folder} holds results of another configuration ({shown}). "
             "Choose another run name or output folder, or delete that folder to start over."

@@ -36,6 +36,7 @@ ALL_CORES = 1024
 _WITHOUT_EFFECT = {
     "training": {"checkpoint_every", "keep_checkpoints", "log_every", "microbatch"},
     "inference": {"batch_size", "concurrent", "intra_op_threads", "checkpoint_every_s"},
+    "assembly": {"workers"},
 }
 
 
@@ -283,6 +284,10 @@ class Plan:
     @property
     def inference_threads(self) -> int:
         return self.config.inference.intra_op_threads or ALL_CORES
+
+    @property
+    def assembly_threads(self) -> int:
+        return self.config.assembly.workers or ALL_CORES
 
     @property
     def _values(self) -> dict[str, Any]:

@@ -25,8 +25,8 @@ from ffn.agglomeration.flood import NetworkCall
 from ffn.agglomeration.ledger import Ledger
 from ffn.agglomeration.pairs import Pair, find_pairs, largest_fill
 from ffn.agglomeration.refill import Refill
+from ffn.agglomeration.relabel import LABELS, write_relabelled
 from ffn.assembly.fill import open_filling
-from ffn.assembly.write import LABELS, LabelledTile, write_segmentation
 from ffn.config import Config
 from ffn.errors import ConfigError, DataError, StageError
 from ffn.files import remove, write_json
@@ -216,15 +216,7 @@ def _write(config: Config, inputs: _Inputs, folder: Path, records: list[dict[str
         folder / "objects.json",
         {str(number): joined[objects[joined] == number].tolist() for number in np.unique(objects[joined])},
     )
-    tile = LabelledTile(inputs.box, inputs.labels.uri, objects)
+    path, block = folder / "segmentation.h5", config.assembly.block
     with open_filling(config, config.assembly.fill_nm, inputs.voxel_size) as filling:
-        present = write_segmentation(
-            folder / "segmentation.h5",
-            [tile],
-            inputs.box,
-            config.assembly.block,
-            inputs.voxel_size,
-            filling,
-            what="agglomerated segmentation",
-        )
-    return {"joined": len(pairs), "objects": len(present), "fovs": sum(record["fovs"] for record in records)}
+        present = write_relabelled(path, inputs.labels, objects, inputs.box, block, inputs.voxel_size, filling)
+    return {"joined": len(pairs), "objects": present, "fovs": sum(record["fovs"] for record in records)}

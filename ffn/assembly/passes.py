@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffn.assembly.consensus import Pieces, agreed
-from ffn.assembly.finished import finished_hash
+from ffn.assembly.finished import finished
 from ffn.config import Config
 from ffn.files import write_json
 from ffn.geometry import Box
@@ -64,4 +64,4 @@ def _labels(uris: list[str], progress: Progress) -> Iterator[NDArray[np.unsigned
 def _finished(config: Config, index: int, number: int, box: Box) -> str:
     what = f"Pass {number} over sub-volume {index} of run {config.run}"
     command = f"ffn infer --config FILE --tile {index} --pass {number}"
-    return finished_hash(RunPaths.of(config).tile_pass(index, number), box, what, command)
+    return finished(RunPaths.of(config).tile_pass(index, number), box, what, command).hash

@@ -1,4 +1,4 @@
-"""Which segments of overlapping sub-volumes are the same object, and the global ids that follow from it.
+"""Which segments of overlapping sub-volumes are the same object.
 
 Two sub-volumes A and B see the same voxels in their overlap. Segment a of A and segment b of B are one object if
 
@@ -8,123 +8,130 @@ Two sub-volumes A and B see the same voxels in their overlap. Segment a of A and
 
 Both fractions are needed: a piece that merely reaches into a large segment would pass one of them, and a chain of such
 pieces would join everything. Voxels that one of the two left empty say nothing about identity (near its border a
-sub-volume segments less), so they are not counted against a pair. Objects are the connected components of these
-pairs; they are numbered by their first member in the order of sub-volumes and ids there, whatever the order in which
-the overlaps were compared.
+sub-volume segments less), so they are not counted against a pair.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import combinations, pairwise
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
+from ffn.assembly.labelled import OpenLabels
 from ffn.geometry import ZYX, Box, blocks
-from ffn.volumes import Volume
 
-# Two ids in one number; those of a sub-volume are far below 2^32.
-_HALF = np.uint64(32)
-_LOW = np.uint64(2**32 - 1)
+Column = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class PairTable:
     """Voxels that segment `a` of one sub-volume shares with segment `b` of another; int64 columns, sorted by (a, b)."""
 
-    a: NDArray[np.int64]
-    b: NDArray[np.int64]
-    common: NDArray[np.int64]
+    a: Column
+    b: Column
+    common: Column
 
-    def totals(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def totals(self) -> tuple[Column, Column]:
         """For each row: the voxels of its `a`, and of its `b`, where both sub-volumes have a segment."""
         return _summed_by(self.a, self.common), _summed_by(self.b, self.common)
 
 
 @dataclass(frozen=True)
-class Equivalence:
-    """Segment `ids[0]` of sub-volume `tiles[0]` and `ids[1]` of `tiles[1]` are one object."""
+class Equivalences:
+    """A row says: segment `id_a` of sub-volume `tile_a` and `id_b` of `tile_b` are one object; int64 columns.
 
-    tiles: tuple[int, int]
-    ids: tuple[int, int]
-    common: int
-    voxels: tuple[int, int]
-    """Voxels of each where both sub-volumes have a segment."""
+    Attributes:
+        common: Their common voxels.
+        voxels_a, voxels_b: Voxels of each where both sub-volumes have a segment.
+    """
+
+    tile_a: Column
+    tile_b: Column
+    id_a: Column
+    id_b: Column
+    common: Column
+    voxels_a: Column
+    voxels_b: Column
+
+    @classmethod
+    def of(cls, parts: Iterable["Equivalences"]) -> "Equivalences":
+        """The rows of all parts."""
+        listed = list(parts)
+        none = np.empty(0, np.int64)
+        return cls(*(np.concatenate([none, *(getattr(part, name) for part in listed)]) for name in cls.columns()))
+
+    @classmethod
+    def columns(cls) -> list[str]:
+        return [field.name for field in fields(cls)]
+
+    def __len__(self) -> int:
+        return len(self.common)
+
+    def nodes(self, offsets: Column) -> tuple[Column, Column]:
+        """Both segments of each row in one numbering: id 1 of sub-volume t is `offsets[t]`."""
+        return offsets[self.tile_a] + self.id_a - 1, offsets[self.tile_b] + self.id_b - 1
+
+    def listed(self, most: int) -> list[dict[str, object]]:
+        """The first rows as JSON."""
+        names = ("tile_a", "tile_b", "id_a", "id_b", "common", "voxels_a", "voxels_b")
+        rows = zip(*(getattr(self, name)[:most].tolist() for name in names), strict=True)
+        return [
+            {"tiles": [i, j], "ids": [a, b], "common": common, "voxels": [of_a, of_b]}
+            for i, j, a, b, common, of_a, of_b in rows
+        ]
 
 
-def overlapping_pairs(boxes: Sequence[Box]) -> Iterator[tuple[int, int, Box]]:
-    """Indices i < j of the boxes that share voxels, and these voxels."""
-    for (i, first), (j, second) in combinations(enumerate(boxes), 2):
-        shared = first.intersection(second)
-        if shared is not None:
-            yield i, j, shared
-
-
-def count_pairs(first: Volume, second: Volume, boxes: tuple[Box, Box], shared: Box, block: ZYX) -> PairTable:
+def count_pairs(labels: OpenLabels, tiles: tuple[int, int], shared: Box, block: ZYX) -> PairTable:
     """Count label pairs in the overlap of two sub-volumes, one block at a time.
 
     Args:
-        first: Integer labels zyx of the one sub-volume, starting at its corner; 0 = empty.
-        second: Those of the other.
-        boxes: Where the two lie in the common volume.
+        labels: Of all sub-volumes.
+        tiles: The two.
         shared: Their overlap in the common volume.
         block: Voxels read at once.
     """
-    codes, counts = np.empty(0, np.uint64), np.empty(0, np.int64)
-    for part in blocks(shared, block):
-        a = first.read(part.relative_to(boxes[0].start)).astype(np.uint64)
-        b = second.read(part.relative_to(boxes[1].start)).astype(np.uint64)
+    keys, counts = np.empty(0, np.uint64), np.empty(0, np.int64)
+    # Two ids in one number: what a segment id of the first is multiplied by.
+    base = np.uint64(labels.tiles.segments[tiles[1]] + 1)
+    # From the corner of the overlap, not on a grid of the volume: stored chunks are unpacked anew for each part.
+    for part in blocks(Box.of_shape(shared.shape), block):
+        a, b = (labels.local(tile, part.shifted(shared.start)).ravel() for tile in tiles)
+        # Neighbours along a line mostly have the same pair: sorting runs instead of voxels is many times less work.
+        starts = np.flatnonzero(np.concatenate([[True], (a[1:] != a[:-1]) | (b[1:] != b[:-1])]))
+        lengths = np.diff(starts, append=a.size)
+        a, b = a[starts], b[starts]
         both = (a != 0) & (b != 0)
-        found, voxels = np.unique((a[both] << _HALF) | b[both], return_counts=True)
-        codes, counts = _summed(np.concatenate([codes, found]), np.concatenate([counts, voxels]))
-    return PairTable((codes >> _HALF).astype(np.int64), (codes & _LOW).astype(np.int64), counts)
+        keys, counts = _summed(np.concatenate([keys, a[both] * base + b[both]]), np.append(counts, lengths[both]))
+    return PairTable((keys // base).astype(np.int64), (keys % base).astype(np.int64), counts)
 
 
-def equivalences(table: PairTable, tiles: tuple[int, int], min_voxels: int, min_fraction: float) -> list[Equivalence]:
+def equivalences(table: PairTable, tiles: tuple[int, int], min_voxels: int, min_fraction: float) -> Equivalences:
     """The rows of `table` that pass the rule at the top of this module."""
     of_a, of_b = table.totals()
     same = (table.common >= min_voxels) & (table.common >= min_fraction * of_a) & (table.common >= min_fraction * of_b)
-    return [
-        Equivalence(tiles, (int(table.a[i]), int(table.b[i])), int(table.common[i]), (int(of_a[i]), int(of_b[i])))
-        for i in np.flatnonzero(same)
-    ]
+    i, j = (np.full(np.count_nonzero(same), tile, np.int64) for tile in tiles)
+    return Equivalences(i, j, table.a[same], table.b[same], table.common[same], of_a[same], of_b[same])
 
 
-def global_ids(segments: Sequence[int], same: Iterable[Equivalence]) -> list[NDArray[np.uint64]]:
-    """Tables from local to global ids, one per sub-volume: `global = table[local]`, with table[0] = 0.
+def equivalences_of(
+    labels: OpenLabels, numbers: Sequence[int], min_voxels: int, min_fraction: float, block: ZYX
+) -> Equivalences:
+    """All equivalences of the sub-volumes `numbers` with later ones, in the order of both."""
 
-    Args:
-        segments: How many segments each sub-volume has; their ids are 1..n.
-        same: Equivalences in any order.
+    def parts() -> Iterator[Equivalences]:
+        for first in numbers:
+            for second, shared in labels.tiles.index.pairs_of(first):
+                table = count_pairs(labels, (first, second), shared, block)
+                yield equivalences(table, (first, second), min_voxels, min_fraction)
 
-    Returns:
-        uint64 arrays of n + 1 entries. Global ids are 1..m without gaps.
-    """
-    offsets = np.concatenate([[0], np.cumsum(segments, dtype=np.int64)])
-    nodes = int(offsets[-1])
-    pairs = np.array(
-        [[offsets[tile] + number - 1 for tile, number in zip(pair.tiles, pair.ids, strict=True)] for pair in same],
-        dtype=np.int64,
-    ).reshape(-1, 2)
-    if nodes == 0:
-        return [np.zeros(1, np.uint64) for _ in segments]
-    graph = coo_array((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(nodes, nodes))
-    _, objects = connected_components(graph, directed=False)
-    _, first, member = np.unique(objects, return_index=True, return_inverse=True)
-    rank = np.empty(len(first), np.uint64)
-    rank[np.argsort(first)] = np.arange(1, len(first) + 1)
-    ids = rank[member]
-    zero = np.zeros(1, np.uint64)
-    return [np.concatenate([zero, ids[a:b]]) for a, b in pairwise(offsets)]
+    return Equivalences.of(parts())
 
 
-def _summed(codes: NDArray[np.uint64], counts: NDArray[np.int64]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    unique, member = np.unique(codes, return_inverse=True)
+def _summed(keys: NDArray[np.uint64], counts: Column) -> tuple[NDArray[np.uint64], Column]:
+    unique, member = np.unique(keys, return_inverse=True)
     return unique, np.bincount(member, weights=counts, minlength=len(unique)).astype(np.int64)
 
 
-def _summed_by(keys: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+def _summed_by(keys: Column, counts: Column) -> Column:
     unique, member = np.unique(keys, return_inverse=True)
     return np.bincount(member, weights=counts, minlength=len(unique)).astype(np.int64)[member]

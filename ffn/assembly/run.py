@@ -1,93 +1,98 @@
 """The stage `assemble`: all sub-volumes of a run become one label volume."""
 
-import json
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Sequence
+from functools import partial
 
-from ffn.assembly.fill import check_fill, open_filling
-from ffn.assembly.finished import finished_hash
-from ffn.assembly.reconcile import Equivalence, count_pairs, equivalences, global_ids, overlapping_pairs
-from ffn.assembly.write import LABELS, LabelledTile, write_segmentation
-from ffn.config import Config
-from ffn.files import write_json
-from ffn.geometry import ZYX, Box
-from ffn.inference.results import ORIGINS_FILE, SEGMENTATION_FILE
+from ffn.assembly.bench import Bench, Job, count_group
+from ffn.assembly.evidence import groups, part_path, read_evidence, write_evidence
+from ffn.assembly.fill import check_fill
+from ffn.assembly.inputs import finished_tiles
+from ffn.assembly.workers import Workers, usable_cores
+from ffn.assembly.write import write_segmentation
+from ffn.config import Config, overlap_problems
+from ffn.errors import ConfigError
+from ffn.files import remove, write_json
 from ffn.inference.tiles import region_box, tiles
 from ffn.progress import Progress, log
-from ffn.runs import RunPaths
+from ffn.runs import RunPaths, image_uri
 from ffn.stages import Stage
-from ffn.volumes import open_volume
+
+LISTED_PAIRS = 1000
 
 
 def assemble(config: Config) -> None:
-    """Write results/<run>/assemble: `segmentation.h5:labels` over the test box, and `equivalences.json`.
+    """Write results/<run>/assemble: `segmentation.h5:labels` over the test box, `equivalences.h5` and its summary.
 
-    Raises StageError where a sub-volume is not finished, or was made for another box; ConfigError where voxels shall be
-    filled up to a distance and nothing states the voxel size.
+    Work is done block by block by `assembly.workers` processes; the files are the same whatever their number.
+
+    Raises:
+        StageError: sub-volumes that are not finished, were made for another box or with other settings.
+        VolumeError: labels that are missing or damaged.
+        ConfigError: overlaps in which nothing could be joined, or voxels shall be filled up to a distance and nothing
+            states the voxel size.
+        DataError: more objects than ids of the configured type.
+        WorkerError: a worker process was killed.
     """
-    paths = RunPaths.of(config)
-    boxes = tiles(config)
-    # What is filled now could not be told from what an object took, and would be joined as if it were.
-    fill_nm = 0.0 if config.agglomeration.enabled else config.assembly.fill_nm
-    folders = [paths.tile(index) for index in range(len(boxes))]
-    settings = {
-        "box": str(region_box(config)),
-        "tiles": [
-            _finished(config, index, folder, box)
-            for index, (folder, box) in enumerate(zip(folders, boxes, strict=True))
-        ],
-        "assembly": {**config.assembly.model_dump(), "fill_nm": fill_nm},
-    }
-    uris = [f"{folder / SEGMENTATION_FILE}:{LABELS}" for folder in folders]
-    with open_volume(uris[0]) as first:
-        voxel_size = first.voxel_size
-    check_fill(fill_nm, voxel_size)
-    stage = Stage(paths.assemble, settings)
-    if not stage.begin():
-        log(f"{paths.assemble} is already complete.")
-        return
-    segments = [len(json.loads((folder / ORIGINS_FILE).read_text(encoding="utf-8"))) for folder in folders]
-    rule = config.assembly
-    same = find_equivalences(boxes, uris, rule.min_overlap_voxels, rule.min_overlap_fraction, rule.block)
-    tables = global_ids(segments, same)
-    labelled = [LabelledTile(*parts) for parts in zip(boxes, uris, tables, strict=True)]
-    with open_filling(config, fill_nm, voxel_size) as filling:
-        present = write_segmentation(paths.assembled, labelled, region_box(config), rule.block, voxel_size, filling)
-    facts = {
-        "tiles": len(boxes),
-        "segments_in_tiles": sum(segments),
-        "equivalences": len(same),
-        "objects": len(present),
-    }
-    write_json(
-        paths.assemble / "equivalences.json",
+    paths, rule, boxes, box = RunPaths.of(config), config.assembly, tiles(config), region_box(config)
+    if config.agglomeration.enabled:
+        # What is filled now could not be told from what an object took, and would be joined as if it were.
+        rule = rule.model_copy(update={"fill_nm": 0.0})
+    if problems := overlap_problems(box.shape, config.inference, rule):
+        raise ConfigError("\n".join(problems))
+    found = finished_tiles(config, boxes)
+    check_fill(rule.fill_nm, found.voxel_size)
+    stage = Stage(
+        paths.assemble,
         {
-            "min_overlap_voxels": rule.min_overlap_voxels,
-            "min_overlap_fraction": rule.min_overlap_fraction,
-            **facts,
-            "pairs": [asdict(pair) for pair in same],
+            "box": str(box),
+            "sub_volumes": len(boxes),
+            "sub_volumes_sha256": found.digest,
+            "assembly": rule.model_dump(exclude={"workers"}),
         },
     )
+    image = image_uri(config, config.data.test)
+    job = Job(found.segmented, box, rule, paths.assemble, image, found.voxel_size)
+    if not stage.begin():
+        _clear(job)
+        log(f"{paths.assemble} is already complete.")
+        return
+    with Workers(rule.workers or usable_cores(), partial(Bench, job)) as workers:
+        _reconcile(job, workers)
+        pairs, count, joined = read_evidence(job.evidence, LISTED_PAIRS)
+        objects = write_segmentation(paths.assembled, job, workers, joined)
+    facts = {
+        "tiles": len(boxes),
+        "segments_in_tiles": sum(job.tiles.segments),
+        "equivalences": count,
+        "objects_in_tiles": joined,
+        "objects": objects,
+    }
+    thresholds = ("min_overlap_voxels", "min_overlap_fraction", "disconnected", "connectivity", "min_size")
+    write_json(
+        paths.assemble / "equivalences.json",
+        {**{name: getattr(rule, name) for name in thresholds}, **facts, "pairs": pairs.listed(LISTED_PAIRS)},
+    )
     stage.finish(**facts)
-    log(f"{paths.assembled}: {len(present)} objects from {sum(segments)} segments in {len(boxes)} sub-volumes")
+    _clear(job)
+    log(f"{paths.assembled}: {objects} objects from {sum(job.tiles.segments)} segments in {len(boxes)} sub-volumes")
 
 
-def find_equivalences(
-    boxes: list[Box], uris: list[str], min_voxels: int, min_fraction: float, block: ZYX
-) -> list[Equivalence]:
-    """All equivalences between the label volumes `uris` that lie at `boxes` of the common volume."""
-    found = []
-    pairs = list(overlapping_pairs(boxes))
-    with Progress("reconcile", len(pairs), "overlaps") as progress:
-        for i, j, shared in pairs:
-            with open_volume(uris[i]) as first, open_volume(uris[j]) as second:
-                table = count_pairs(first, second, (boxes[i], boxes[j]), shared, block)
-            found += equivalences(table, (i, j), min_voxels, min_fraction)
-            progress.advance(1, f"{len(found)} equivalences")
-    return found
+def _reconcile(job: Job, workers: Workers[Bench]) -> None:
+    """Write the job's `evidence`; what is there already was counted with the same settings and is kept."""
+    if not job.evidence.exists():
+        numbers = range(len(groups(len(job.tiles.boxes))))
+        parts = [part_path(job.parts, number) for number in numbers]
+        missing: Sequence[int] = [number for number in numbers if not parts[number].exists()]
+        count = 0
+        with Progress("reconcile", len(parts), "groups of sub-volumes", done=len(parts) - len(missing)) as progress:
+            for found in workers.results(count_group, missing):
+                count += found
+                progress.advance(1, f"{count} equivalences")
+        write_evidence(job.evidence, job.tiles.segments, parts)
+    remove(job.parts)
 
 
-def _finished(config: Config, index: int, folder: Path, box: Box) -> str:
-    command = "consensus" if config.inference.passes > 1 else "infer"
-    what = f"Sub-volume {index} ({box}) of run {config.run}"
-    return finished_hash(folder, box, what, f"ffn {command} --config FILE --tile {index}")
+def _clear(job: Job) -> None:
+    """Remove what only an unfinished assembly needs."""
+    remove(job.parts)
+    remove(job.pieces)

@@ -1,109 +1,157 @@
-"""Writing the global label volume block by block from the sub-volumes' labels.
+"""Writing the global label volume: worker processes make whole compressed chunks, this one puts them into the file.
 
-Where sub-volumes overlap, a voxel gets the label of the sub-volume whose centre is nearest (for equally large ones the
-middle of the overlap is the border between them); where that one is empty, of the next nearest that is not. Equal
-distances go to the sub-volume that comes first.
+merged blocks                                      -> segmentation.h5            where nothing is split or dropped
+merged blocks -> pieces.h5 -> touching, sizes -> ids -> segmentation.h5          else
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ffn.assembly.fill import Filling
-from ffn.geometry import ZYX, Box, blocks
+from ffn.assembly.bench import (
+    LABELS,
+    PIECES,
+    Bench,
+    Job,
+    label_block,
+    piece_block,
+    renamed_block,
+    touching_block,
+)
+from ffn.assembly.pieces import AXES, Ids, Pieces, planes_shape
+from ffn.assembly.unionfind import numbered, smallest_members
+from ffn.assembly.workers import Workers
+from ffn.errors import DataError
+from ffn.files import remove
+from ffn.geometry import Box, blocks
 from ffn.progress import Progress
-from ffn.volumes import VoxelSize, create_hdf5, open_volume
-
-LABELS = "labels"
-LARGEST_CHUNK = 64
+from ffn.volumes import create_hdf5, create_hdf5_file
 
 
-@dataclass(frozen=True)
-class LabelledTile:
-    """One sub-volume's labels: where they lie in the common volume, and where they are stored."""
-
-    box: Box
-    uri: str
-    ids: NDArray[np.uint64]
-    """Global id of each local id, [0] = 0."""
-
-
-def write_segmentation(
-    path: Path,
-    tiles: Sequence[LabelledTile],
-    box: Box,
-    block: ZYX,
-    voxel_size: VoxelSize | None,
-    filling: Filling | None = None,
-    what: str = "assemble",
-) -> NDArray[np.uint64]:
-    """Write `path:labels`, uint64 with the shape of `box`; the file appears when it is complete.
+def write_segmentation(path: Path, job: Job, workers: Workers[Bench], objects: int) -> int:
+    """Write `path:labels` with the shape of the job's box; the file appears when it is complete.
 
     Args:
         path: HDF5 file to make.
-        tiles: Sub-volumes in the order that decides ties.
-        box: Voxels of the common volume to write; outside all tiles the result is 0.
-        block: Voxels held in memory at once, per array; the file's chunks divide it.
-        voxel_size: Nanometres z,y,x, or None.
-        filling: Where given, voxels without an object are filled.
-        what: Name of the progress.
+        job: What is assembled.
+        workers: With benches of the job.
+        objects: Largest global id that the equivalences left.
 
     Returns:
-        uint64: the ids that have voxels in the result, ascending.
+        How many objects have voxels in it.
+
+    Raises DataError where the ids do not fit into the configured type.
     """
-    chunk = tuple(_chunk(size) for size in block)
-    present: NDArray[np.uint64] = np.empty(0, np.uint64)
+    if job.looks_twice:
+        found = _write_pieces(job, workers)
+        ids = object_ids(found, _touching(job, workers), job.rule.min_size)
+        _write_renamed(path, job, workers, found, ids)
+        remove(job.pieces)
+        return int(ids.max(initial=0))
+    return _write_merged(path, job, workers, objects)
+
+
+def require_room(objects: int, dtype: str) -> None:
+    """Raise DataError if ids up to `objects` do not fit into the type."""
+    if objects > (largest := int(np.iinfo(dtype).max)):
+        raise DataError(
+            f"There are {objects} objects, but assembly.dtype {dtype} holds ids up to {largest}: use uint64."
+        )
+
+
+def object_ids(blocks_of: list[Pieces], pairs: Iterable[tuple[Ids, Ids]], min_size: int) -> Ids:
+    """The id of each piece, uint64, one block after the other; 0 = of an object that is dropped.
+
+    Objects are pieces of one name, and of one label that touch. They are numbered from 1 without gaps in the order of
+    their smallest names.
+
+    Args:
+        blocks_of: The pieces of each block.
+        pairs: Names of pieces that touch, of one label or not.
+        min_size: Smaller objects are dropped.
+    """
+    everything = np.concatenate([np.empty(0, np.uint64), *(pieces.names for pieces in blocks_of)])
+    names, first, places = np.unique(everything, return_index=True, return_inverse=True)
+    labels = np.concatenate([np.empty(0, np.uint64), *(pieces.labels for pieces in blocks_of)])[first]
+    voxels = np.concatenate([np.empty(0, np.int64), *(pieces.voxels for pieces in blocks_of)])
+
+    def joined() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for a, b in pairs:
+            i, j = np.searchsorted(names, a), np.searchsorted(names, b)
+            same = labels[i] == labels[j]
+            yield i[same], j[same]
+
+    members = smallest_members(len(names), joined())
+    sizes = np.bincount(members[places], weights=voxels, minlength=len(names))
+    return numbered(members, sizes >= min_size)[places]
+
+
+def _write_merged(path: Path, job: Job, workers: Workers[Bench], objects: int) -> int:
+    require_room(objects, job.rule.dtype)
+    present = np.zeros(objects + 1, np.bool_)
     with (
-        create_hdf5(path, LABELS, box.shape, np.uint64, voxel_size, chunk=chunk, offset=box.start) as volume,  # type: ignore[arg-type]
-        Progress(what, box.voxels, "voxels") as progress,
+        create_hdf5(
+            path, LABELS, job.shape, job.rule.dtype, job.voxel_size, chunk=job.chunk, offset=job.box.start
+        ) as volume,
+        Progress("assemble", job.box.voxels, "voxels") as progress,
     ):
-        for part in blocks(Box.of_shape(box.shape), block):
-            labels = _labels_of(tiles, part.shifted(box.start), box, filling)
-            found = np.unique(labels)
-            present = np.union1d(present, found[found != 0])
-            volume.write(part, labels)
+        for part, block in zip(_parts(job), workers.results(label_block, _parts(job)), strict=True):
+            for chunk in block.chunks:
+                volume.write_packed(chunk)
+            present[block.ids] = True
             progress.advance(part.voxels)
-    return present
+    return int(np.count_nonzero(present))
 
 
-def _labels_of(tiles: Sequence[LabelledTile], part: Box, box: Box, filling: Filling | None) -> NDArray[np.uint64]:
-    if filling is None:
-        return merged_labels(tiles, part)
-    wide = filling.surroundings(part, box)
-    return filling.filled(merged_labels(tiles, wide), wide)[part.relative_to(wide.start).slices]
+def _write_pieces(job: Job, workers: Workers[Bench]) -> list[Pieces]:
+    found = []
+    with create_hdf5_file(job.pieces) as file, Progress("assemble", job.box.voxels, "voxels") as progress:
+        names = file.add(PIECES, job.shape, np.uint64, None, chunk=job.chunk)
+        planes = [
+            file.add(
+                f"planes_{AXES[axis]}",
+                planes_shape(axis, job.shape, job.rule.block),
+                np.uint64,
+                None,
+                chunk=job.planes_chunk(axis),
+            )
+            for axis in range(3 if job.splits else 0)
+        ]
+        for part, block in zip(_parts(job), workers.results(piece_block, _parts(job)), strict=True):
+            for volume, chunks in zip([names, *planes], [block.chunks, *block.planes], strict=True):
+                for chunk in chunks:
+                    volume.write_packed(chunk)
+            found.append(block.pieces)
+            progress.advance(part.voxels)
+    return found
 
 
-def merged_labels(tiles: Sequence[LabelledTile], part: Box) -> NDArray[np.uint64]:
-    """Global labels, uint64 zyx, of the voxels `part` of the common volume."""
-    merged = np.zeros(part.shape, np.uint64)
-    nearest = np.full(part.shape, np.iinfo(np.int64).max, np.int64)
-    for tile in tiles:
-        shared = tile.box.intersection(part)
-        if shared is None:
-            continue
-        with open_volume(tile.uri) as volume:
-            labels = tile.ids[volume.read(shared.relative_to(tile.box.start))]
-        where = shared.relative_to(part.start).slices
-        distance = _distance_to_centre(shared, tile.box)
-        takes = (labels != 0) & (distance < nearest[where])
-        merged[where][takes] = labels[takes]
-        nearest[where][takes] = distance[takes]
-    return merged
+def _touching(job: Job, workers: Workers[Bench]) -> Iterator[tuple[Ids, Ids]]:
+    if not job.splits:
+        return
+    with Progress("match", job.box.voxels, "voxels") as progress:
+        for part, pairs in zip(_parts(job), workers.results(touching_block, _parts(job)), strict=True):
+            yield pairs
+            progress.advance(part.voxels)
 
 
-def _distance_to_centre(part: Box, tile: Box) -> NDArray[np.int64]:
-    """Squared distance of each voxel of `part` to the centre of `tile`, in half voxels (so that it is whole)."""
-    axes = (
-        (2 * np.arange(a, b, dtype=np.int64) - (first + last - 1)) ** 2
-        for a, b, first, last in zip(part.start, part.stop, tile.start, tile.stop, strict=True)
-    )
-    z, y, x = axes
-    return z[:, None, None] + y[None, :, None] + x[None, None, :]
+def _write_renamed(path: Path, job: Job, workers: Workers[Bench], found: list[Pieces], ids: Ids) -> None:
+    require_room(int(ids.max(initial=0)), job.rule.dtype)
+    ends = pairwise([0, *np.cumsum([len(pieces.names) for pieces in found]).tolist()])
+    tasks = ((part, pieces.names, ids[a:b]) for part, pieces, (a, b) in zip(_parts(job), found, ends, strict=True))
+    with (
+        create_hdf5(
+            path, LABELS, job.shape, job.rule.dtype, job.voxel_size, chunk=job.chunk, offset=job.box.start
+        ) as volume,
+        Progress("number", job.box.voxels, "voxels") as progress,
+    ):
+        for part, chunks in zip(_parts(job), workers.results(renamed_block, tasks), strict=True):
+            for chunk in chunks:
+                volume.write_packed(chunk)
+            progress.advance(part.voxels)
 
 
-def _chunk(size: int) -> int:
-    """The largest divisor of a block's edge that makes a moderate chunk, so that no chunk is written in two parts."""
-    return max(n for n in range(1, min(size, LARGEST_CHUNK) + 1) if size % n == 0)
+def _parts(job: Job) -> Iterator[Box]:
+    return blocks(Box.of_shape(job.shape), job.rule.block)

@@ -1,7 +1,7 @@
 """The configuration: typed sections, loading with one report of all problems, generated documentation."""
 
 from ffn.config.agglomeration import Agglomeration
-from ffn.config.assembly import Assembly
+from ffn.config.assembly import Assembly, overlap_problems
 from ffn.config.inference import Inference
 from ffn.config.load import load_config, parse_config
 from ffn.config.sections import (
@@ -45,5 +45,6 @@ __all__ = [
     "Training",
     "TrainingVolume",
     "load_config",
+    "overlap_problems",
     "parse_config",
 ]

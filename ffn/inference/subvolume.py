@@ -109,7 +109,7 @@ def _flood(config: Config, tile: Tile, tally: Tally) -> Flood:
     seconds, fovs = time.monotonic() - began, canvas.counters["fovs"] - fovs_before
     timing = {"fovs": fovs, "seconds": seconds, "fovs_per_s": fovs / max(seconds, 1e-9)}
     write_results(tile.output, scene, timing)
-    stage.finish(segments=len(canvas.segments), fovs=canvas.counters["fovs"])
+    stage.finish(segments=canvas.given + len(canvas.segments), fovs=canvas.counters["fovs"])
     remove(state)
     share = canvas.counters["voxels_segmented"] / canvas.image.size
     log(

@@ -52,14 +52,17 @@ class Tile:
         return box
 
     def stage(self, config: Config, box: Box) -> Stage:
-        """The folder, bound to all that decides the labels; not how often states are saved, or by how many threads."""
-        inference = config.inference
-        ignored = _FREE | _WITHOUT_EFFECT
+        """The folder, bound to all that decides the labels."""
+        weights = {"checkpoint_sha256": checkpoint_fingerprint(self.checkpoint)}
+        return Stage(self.output, {**self.settings(config, box), **weights})
+
+    def settings(self, config: Config, box: Box) -> dict[str, Any]:
+        """All that decides the labels but the weights; not how often states are saved, or by how many threads."""
+        inference, ignored = config.inference, _FREE | _WITHOUT_EFFECT
         settings: dict[str, Any] = {
             "image": self.image,
             "box": str(box),
             "voxel_size": config.data.voxel_size,
-            "checkpoint_sha256": checkpoint_fingerprint(self.checkpoint),
             "network": config.network.model_dump(),
             "pass": self.number,
             "inference": {
@@ -67,9 +70,7 @@ class Tile:
                 "least_unseen": inference.least_unseen,
             },
         }
-        if self.seeds:
-            settings["seeds"] = self.seeds
-        return Stage(self.output, settings)
+        return {**settings, "seeds": self.seeds} if self.seeds else settings
 
 
 def refuse_foreign(stage: Stage) -> None:

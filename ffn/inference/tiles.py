@@ -52,18 +52,20 @@ def infer_tiles(config: Config, indices: Sequence[int], number: int = 0) -> None
 
     Raises GeometryError if there is no such sub-volume, ConfigError if there is no such pass.
     """
-    paths, passes = RunPaths.of(config), config.inference.passes
+    passes = config.inference.passes
     if not 0 <= number < passes:
         raise ConfigError(f"There is no pass {number}: inference.passes is {passes}, so there are 0 to {passes - 1}.")
-    jobs = [
-        Tile(
-            image_uri(config, config.data.test),
-            checkpoint_prefix(config),
-            tile_box(config, index),
-            paths.tile(index) if passes == 1 else paths.tile_pass(index, number),
-            number,
-            may_be_empty=config.inference.subvolume_size is not None,
-        )
-        for index in indices
-    ]
-    run_tiles(config, jobs)
+    run_tiles(config, [tile(config, index, tile_box(config, index), number) for index in indices])
+
+
+def tile(config: Config, index: int, box: Box, number: int = 0) -> Tile:
+    """Pass `number` over the sub-volume `index` of the run, which lies at `box`."""
+    paths, several = RunPaths.of(config), config.inference.passes > 1
+    return Tile(
+        image_uri(config, config.data.test),
+        checkpoint_prefix(config),
+        box,
+        paths.tile_pass(index, number) if several else paths.tile(index),
+        number,
+        may_be_empty=config.inference.subvolume_size is not None,
+    )

@@ -298,7 +298,7 @@ def test_assembly_leaves_the_filling_to_agglomeration(tmp_path):
     with create_hdf5(tile / "segmentation.h5", "labels", labels.shape, np.uint64, rods.VOXELS) as volume:
         volume.write(rods.Box.of_shape(labels.shape), labels)
     write_json(tile / "origins.json", [{"id": number} for number in range(1, 6)])
-    Stage(tile, {"box": rods.values(tmp_path)["data"]["test"]["box"]}).finish()
+    Stage(tile, {"box": rods.values(tmp_path)["data"]["test"]["box"]}).finish(segments=5)
     (tmp_path / "results" / "rods" / "assemble" / "done.json").unlink()
     config = configured(tmp_path, assembly={"fill_nm": 10})
     assemble(config)

@@ -233,7 +233,10 @@ def test_an_imported_sub_volume_can_be_assembled(tmp_path, source):
         {
             "run": "joined",
             "results": str(tmp_path / "results"),
-            "data": {"test": {"image": f"{tmp_path}/image.h5:image", "box": "10:16,20:27,30:38"}},
+            "data": {
+                "test": {"image": f"{tmp_path}/image.h5:image", "box": "10:16,20:27,30:38"},
+                "voxel_size": [10, 10, 10],
+            },
             "network": {"depth": 2, "features": 2, "fov": [5, 5, 5], "deltas": [1, 1, 1]},
             "inference": {"checkpoint": "unused"},
         }

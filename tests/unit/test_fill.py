@@ -1,18 +1,22 @@
 """Voxels that no object took, given to the objects around them."""
 
+from functools import partial
+
 import edt
 import numpy as np
 import pytest
 
-from ffn.assembly.fill import Filling, fill
+from ffn.assembly.bench import Bench, Job
+from ffn.assembly.fill import fill
+from ffn.assembly.labelled import Segmented
 from ffn.assembly.run import assemble
-from ffn.assembly.write import LabelledTile, write_segmentation
-from ffn.config import parse_config
+from ffn.assembly.workers import Workers
+from ffn.assembly.write import write_segmentation
+from ffn.config import Assembly, parse_config
 from ffn.errors import ConfigError
-from ffn.files import write_json
 from ffn.geometry import Box
 from ffn.stages import Stage
-from ffn.volumes import create_hdf5, open_image, open_volume
+from ffn.volumes import create_hdf5, open_volume
 
 ISOTROPIC = (10.0, 10.0, 10.0)
 
@@ -93,10 +97,11 @@ def test_blocks_fill_like_the_whole(tmp_path, block):
         with create_hdf5(tmp_path / f"{name}.h5", name, size, values.dtype, ISOTROPIC) as volume:
             volume.write(Box.of_shape(shape).shifted(start), values)
     box = Box.of_shape(shape).shifted(corner)
-    ids = np.arange(20, dtype=np.uint64)
-    tile = LabelledTile(box, f"{tmp_path / 'labels.h5'}:labels", ids)
-    with open_image(f"{tmp_path / 'image.h5'}:image") as grey:
-        write_segmentation(tmp_path / "out.h5", [tile], box, block, ISOTROPIC, Filling(30, grey, ISOTROPIC))
+    tiles = Segmented([box], [f"{tmp_path / 'labels.h5'}:labels"], [19])
+    rule = Assembly(fill_nm=30, block=block)
+    job = Job(tiles, box, rule, tmp_path, f"{tmp_path / 'image.h5'}:image", ISOTROPIC)
+    with Workers(1, partial(Bench, job, [np.arange(20, dtype=np.uint64)])) as workers:
+        write_segmentation(tmp_path / "out.h5", job, workers, 19)
     with open_volume(f"{tmp_path / 'out.h5'}:labels") as volume:
         result = volume[...]
     expected = fill(labels, image, 30, ISOTROPIC)
@@ -114,13 +119,12 @@ def finished_run(tmp_path, voxel_size):
         "data": {"test": {"image": f"{tmp_path / 'image.h5'}:image"}},
         "network": {"fov": [7, 7, 7], "deltas": [1, 1, 1]},
         "inference": {"checkpoint": "unused"},
-        "assembly": {"fill_nm": 1000},
+        "assembly": {"fill_nm": 1000, "workers": 1},
     }
     folder = tmp_path / "results" / "filled" / "infer" / "tile-0000"
     with create_hdf5(folder / "segmentation.h5", "labels", labels.shape, np.uint64, voxel_size) as volume:
         volume.write(Box.of_shape(labels.shape), np.where(labels == 7, 2, (labels != 0).astype(np.uint64)))
-    write_json(folder / "origins.json", [{"id": 1}, {"id": 2}])
-    Stage(folder, {"box": str(Box.of_shape(labels.shape))}).finish()
+    Stage(folder, {"box": str(Box.of_shape(labels.shape))}).finish(segments=2)
     return parse_config(values), folder.parents[1] / "assemble"
 
 

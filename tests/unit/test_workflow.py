@@ -134,6 +134,14 @@ def test_a_change_of_result_starts_a_rule_and_a_change_of_speed_does_not():
     assert plan(training={"steps": 61}).settings(*keys) != before
     assert plan(training={"checkpoint_every": 7, "log_every": 3, "microbatch": 1}).settings(*keys) == before
     assert plan(export={"mips": 0}).settings(*keys) == before
+    before = plan().settings("assembly")
+    assert plan(assembly={"min_size": 10}).settings("assembly") != before
+    assert plan(assembly={"workers": 3}).settings("assembly") == before
+
+
+def test_assembly_takes_the_cores_of_its_workers():
+    assert plan().assembly_threads == ALL_CORES
+    assert plan(assembly={"workers": 3}).assembly_threads == 3
 
 
 def test_launch_lines():

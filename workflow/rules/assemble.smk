@@ -7,6 +7,7 @@ rule assemble:
         plan.log("assemble"),
     conda:
         "../../envs/ffn.yaml"
+    threads: plan.assembly_threads
     resources:
         mem_mb=8000,
         runtime=60,

@@ -1,0 +1,96 @@
+"""All equivalences of a run on disk, and the global ids that follow from them.
+
+They are found a group of sub-volumes at a time. A group's part is a file of its own, so that what is counted is not
+counted again after a kill, and groups may be counted anywhere. The parts then become one table.
+
+    pairs/00000.npz, pairs/00001.npz, ...  ->  equivalences.h5
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from ffn.assembly.reconcile import Column, Equivalences
+from ffn.assembly.unionfind import numbered, smallest_members
+from ffn.files import atomic_path
+from ffn.volumes import create_plain_hdf5
+
+_MOST_GROUPS = 4096
+_CHUNK = 1 << 16
+
+
+def groups(tiles: int) -> list[range]:
+    """Consecutive sub-volumes whose overlaps with later ones are counted together."""
+    size = -(-tiles // _MOST_GROUPS)
+    return [range(first, min(first + size, tiles)) for first in range(0, tiles, size)]
+
+
+def part_path(folder: Path, group: int) -> Path:
+    """The file of one group's equivalences."""
+    return folder / f"{group:05d}.npz"
+
+
+def save_part(path: Path, found: Equivalences) -> None:
+    """Write a group's equivalences, atomically."""
+    with atomic_path(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, **{name: getattr(found, name) for name in found.columns()})
+
+
+def load_part(path: Path) -> Equivalences:
+    """Read what `save_part` wrote."""
+    with np.load(path, allow_pickle=False) as columns:
+        return Equivalences(*(columns[name] for name in Equivalences.columns()))
+
+
+def global_ids(segments: Sequence[int], parts: Iterable[Equivalences]) -> NDArray[np.uint64]:
+    """The global id of every segment, uint64, one sub-volume after the other.
+
+    Objects are the connected components of the equivalences, numbered 1..m without gaps by their first member in the
+    order of sub-volumes and ids there, whatever the order of the equivalences.
+
+    Args:
+        segments: How many segments each sub-volume has; their ids are 1..n.
+        parts: Equivalences in any order.
+    """
+    offsets: Column = np.concatenate([[0], np.cumsum(segments, dtype=np.int64)])
+    return numbered(smallest_members(int(offsets[-1]), (part.nodes(offsets) for part in parts)))
+
+
+def write_evidence(path: Path, segments: Sequence[int], parts: Sequence[Path]) -> None:
+    """Write `path`: a dataset for each column of the equivalences, and `ids`, the global id of every segment.
+
+    Args:
+        path: HDF5 file to make.
+        segments: How many segments each sub-volume has.
+        parts: Files that `save_part` wrote, of which one is held at a time.
+    """
+    ids = global_ids(segments, (load_part(part) for part in parts))
+    with create_plain_hdf5(path) as file:
+        columns = {
+            name: file.create_dataset(
+                name, (0,), np.int64, chunks=(_CHUNK,), maxshape=(None,), compression="gzip", shuffle=True
+            )
+            for name in Equivalences.columns()
+        }
+        for part in parts:
+            found = load_part(part)
+            for name, column in columns.items():
+                column.resize((len(column) + len(found),))
+                column[len(column) - len(found) :] = getattr(found, name)
+        file.create_dataset("ids", data=ids, chunks=(_CHUNK,), maxshape=(None,), compression="gzip", shuffle=True)
+
+
+def read_evidence(path: Path, most: int) -> tuple[Equivalences, int, int]:
+    """The first equivalences of a file, how many there are, and how many objects follow from them."""
+    with h5py.File(path, "r", locking=False) as file:
+        found = Equivalences(*(file[name][:most] for name in Equivalences.columns()))
+        objects = max((int(ids.max()) for ids in _slices(file["ids"])), default=0)
+        return found, len(file["common"]), objects
+
+
+def _slices(data: h5py.Dataset) -> Iterator[NDArray[np.uint64]]:
+    for begin in range(0, len(data), _CHUNK):
+        yield data[begin : begin + _CHUNK]

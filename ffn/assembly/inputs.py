@@ -1,0 +1,102 @@
+"""The sub-volumes of a run as they are found on disk, or all that is wrong with them in one report."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ffn.assembly.finished import Finished, finished, report
+from ffn.assembly.labelled import Segmented
+from ffn.config import Config
+from ffn.errors import FFNError, StageError, VolumeError
+from ffn.geometry import Box
+from ffn.inference.results import LABELS, SEGMENTATION_FILE
+from ffn.inference.tiles import tile
+from ffn.runs import RunPaths
+from ffn.stages import differences, settings_hash
+from ffn.volumes import VoxelSize, open_volume
+
+
+@dataclass(frozen=True)
+class SubVolumes:
+    """Finished sub-volumes.
+
+    Attributes:
+        segmented: Where they are.
+        digest: Of the settings that made them all.
+        voxel_size: Nanometres zyx, or None.
+    """
+
+    segmented: Segmented
+    digest: str
+    voxel_size: VoxelSize | None
+
+
+def finished_tiles(config: Config, boxes: Sequence[Box]) -> SubVolumes:
+    """Look at the markers and the headers of all sub-volumes of a run.
+
+    Raises StageError, or VolumeError where markers are right but labels are not, naming all that are wrong.
+    """
+    folders = [RunPaths.of(config).tile(index) for index in range(len(boxes))]
+    records, problems = list[Finished](), list[str]()
+    for index, (folder, box) in enumerate(zip(folders, boxes, strict=True)):
+        try:
+            records.append(_finished(config, index, folder, box, records[0].settings if records else None))
+        except StageError as error:
+            problems.append(str(error))
+    if problems:
+        raise StageError(report(problems, _bad(len(problems), boxes, config)))
+    uris = [f"{folder / SEGMENTATION_FILE}:{LABELS}" for folder in folders]
+    sizes = list[VoxelSize | None]()
+    for uri, box in zip(uris, boxes, strict=True):
+        try:
+            sizes.append(_voxel_size(uri, box))
+        except FFNError as error:
+            problems.append(str(error))
+    if problems:
+        raise VolumeError(report(problems, _bad(len(problems), boxes, config)))
+    segments = [int(record.facts["segments"]) for record in records]
+    digest = settings_hash({"hashes": [record.hash for record in records]})
+    return SubVolumes(Segmented(boxes, uris, segments), digest, sizes[0])
+
+
+def _bad(count: int, boxes: Sequence[Box], config: Config) -> str:
+    return f"{count} of the {len(boxes)} sub-volumes of run {config.run} cannot be assembled"
+
+
+def _finished(config: Config, index: int, folder: Path, box: Box, first: Mapping[str, Any] | None) -> Finished:
+    several = config.inference.passes > 1
+    what = f"Sub-volume {index} ({box}) of run {config.run}"
+    command = f"ffn {'consensus' if several else 'infer'} --config FILE --tile {index}"
+    record = finished(folder, box, what, command, _expected(config, index, box))
+    if not isinstance(record.facts.get("segments"), int):
+        raise StageError(f"{folder / 'done.json'} does not say how many segments there are. Run `{command}` again.")
+    if first is not None and (unlike := differences(_common(first), _common(record.settings))):
+        raise StageError(
+            f"{what} was made with other settings than the first one ({unlike.replace('there', 'first', 1)}). "
+            f"Delete {folder} and run `{command}` again."
+        )
+    return record
+
+
+def _expected(config: Config, index: int, box: Box) -> Mapping[str, Any]:
+    if config.inference.passes > 1:
+        return {"agreement": config.inference.agreement, "min_segment_size": config.inference.min_segment_size}
+    return tile(config, index, box).settings(config, box)
+
+
+def _common(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What all sub-volumes of a run share."""
+    return {key: value for key, value in settings.items() if key not in ("box", "passes")}
+
+
+def _voxel_size(uri: str, box: Box) -> VoxelSize | None:
+    with open_volume(uri) as volume:
+        if volume.shape != box.shape or volume.dtype != np.uint64:
+            raise VolumeError(
+                f"{uri} holds {volume.dtype} of the shape {volume.shape}; expected uint64 of the shape {box.shape} "
+                "(z,y,x). Delete that folder and run the inference again."
+            )
+        return volume.voxel_size

@@ -1,0 +1,123 @@
+"""Label volumes cut into sub-volumes with ids of their own, as inference leaves them; and assembling them again."""
+
+from functools import partial
+
+import numpy as np
+
+from ffn.assembly.bench import Bench, Job
+from ffn.assembly.evidence import global_ids
+from ffn.assembly.labelled import OpenLabels, Segmented
+from ffn.assembly.reconcile import equivalences_of
+from ffn.assembly.workers import Workers
+from ffn.assembly.write import write_segmentation
+from ffn.config import Assembly, parse_config
+from ffn.geometry import Box, overlapping_tiles
+from ffn.stages import Stage
+from ffn.volumes import create_hdf5, open_volume
+
+SHAPE = (30, 36, 42)
+
+
+def voronoi(seed=0, objects=12, shape=SHAPE):
+    """uint64 labels: convex objects, so that every object is one piece in every tile; 0 between them."""
+    rng = np.random.default_rng(seed)
+    centres = rng.uniform(0, shape, (objects, 3))
+    grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
+    distance = np.linalg.norm(grid[..., None, :] - centres, axis=-1)
+    near = np.sort(distance, axis=-1)
+    labels = distance.argmin(axis=-1) + 1
+    labels[near[..., 1] - near[..., 0] < 1] = 0
+    return labels.astype(np.uint64)
+
+
+def local_ids(piece, rng):
+    """The same objects with ids 1..n in random order."""
+    ids = np.unique(piece[piece != 0])
+    table = np.zeros(int(piece.max()) + 1, np.uint64)
+    table[ids] = rng.permutation(len(ids)) + 1
+    return table[piece]
+
+
+def store(folder, index, labels, box):
+    path = folder / f"tile-{index:04d}" / "segmentation.h5"
+    with create_hdf5(path, "labels", labels.shape, np.uint64, (10.0, 10.0, 10.0), offset=box.start) as volume:
+        volume.write(Box.of_shape(labels.shape), labels)
+    return f"{path}:labels"
+
+
+def same_partition(truth, labels):
+    """Whether two label volumes are equal up to the names of the labels (and in where they are 0)."""
+    names = np.zeros(int(labels.max()) + 1, truth.dtype)
+    names[labels] = truth
+    present = names[np.bincount(labels.ravel().astype(np.int64)) > 0]
+    return (names[labels] == truth).all() and len(np.unique(present)) == len(present) and not names[0]
+
+
+def tables_of(segments, same):
+    """Global ids as one table for each tile."""
+    ids = np.split(global_ids(segments, [same]), np.cumsum(segments)[:-1])
+    return [np.concatenate([np.zeros(1, np.uint64), part]) for part in ids]
+
+
+def written(folder, tiles, tables, box, **rule):
+    """The volume that assembly makes of tiles whose global ids are known."""
+    job = Job(tiles, box, Assembly(**rule), folder, "unused", None)
+    with Workers(1, partial(Bench, job, tables)) as workers:
+        write_segmentation(folder / "out.h5", job, workers, max(int(table.max()) for table in tables))
+    with open_volume(f"{folder / 'out.h5'}:labels") as volume:
+        assert volume.dtype == job.rule.dtype
+        return volume[...]
+
+
+def stored_tiles(folder, boxes, pieces):
+    uris = [store(folder, i, piece, box) for i, (piece, box) in enumerate(zip(pieces, boxes, strict=True))]
+    return Segmented(boxes, uris, [int(piece.max()) for piece in pieces])
+
+
+def found_pairs(tiles, min_voxels=100, block=(16, 16, 16)):
+    labels = OpenLabels(tiles, [])
+    return equivalences_of(labels, range(len(tiles.boxes)), min_voxels, 0.5, block)
+
+
+def reassembled(folder, tiles, box, **rule):
+    same = found_pairs(tiles, min_voxels=1)
+    return written(folder, tiles, tables_of(tiles.segments, same), box, **{"block": (16, 16, 16), **rule})
+
+
+def run_with_tiles(tmp_path, overlap=8, **rule):
+    """A run whose sub-volumes are finished, with known labels."""
+    with create_hdf5(tmp_path / "image.h5", "image", SHAPE, np.uint8, (10.0, 10.0, 10.0)):
+        pass
+    config = parse_config(
+        {
+            "run": "joined",
+            "results": str(tmp_path / "results"),
+            "data": {"test": {"image": f"{tmp_path / 'image.h5'}:image", "box": "2:30,0:36,0:42"}},
+            "network": {"fov": [9, 9, 9], "deltas": [2, 2, 2]},
+            "inference": {
+                "checkpoint": "unused",
+                "subvolume_size": [28, 24, 24],
+                "subvolume_overlap": [overlap] * 3,
+            },
+            "assembly": {"min_overlap_voxels": 5, "block": [16, 16, 16], "workers": 1, **rule},
+        }
+    )
+    truth, rng = voronoi()[2:], np.random.default_rng(1)
+    infer = tmp_path / "results" / "joined" / "infer"
+    boxes = overlapping_tiles(Box((2, 0, 0), SHAPE), (28, 24, 24), (overlap,) * 3)
+    finished_tiles(infer, boxes, (local_ids(truth[box.relative_to((2, 0, 0)).slices], rng) for box in boxes))
+    return config, truth, infer
+
+
+def cells(box):
+    """Labels, uint64 zyx, of any box of an endless volume of cuboid cells with gaps of 2 voxels between them."""
+    z, y, x = np.ix_(*(np.arange(a, b, dtype=np.uint64) for a, b in zip(box.start, box.stop, strict=True)))
+    inside = (z % 37 > 1) & (y % 37 > 1) & (x % 37 > 1)
+    return np.where(inside, 1 + (z // 37 * 1000 + y // 37) * 1000 + x // 37, 0)
+
+
+def finished_tiles(infer, boxes, pieces):
+    """Finished sub-volumes below the folder `infer`; `pieces` are taken one at a time."""
+    for index, (box, labels) in enumerate(zip(boxes, pieces, strict=True)):
+        store(infer, index, labels, box)
+        Stage(infer / f"tile-{index:04d}", {"box": str(box)}).finish(segments=int(labels.max()))
