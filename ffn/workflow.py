@@ -145,7 +145,7 @@ class Plan:
     @property
     def joins_passes(self) -> bool:
         """Whether sub-volumes are flood-filled several times."""
-        return self.config.inference.passes > 1
+        return len(self.config.inference.all_passes) > 1
 
     @property
     def agglomerates(self) -> bool:
@@ -167,7 +167,9 @@ class Plan:
     @property
     def pass_markers(self) -> list[str]:
         """Done-markers of all passes over a sub-volume, with the wildcard `tile`."""
-        return [self.pass_marker.replace("{number}", str(number)) for number in range(self.config.inference.passes)]
+        return [
+            self.pass_marker.replace("{number}", str(number)) for number in range(len(self.config.inference.all_passes))
+        ]
 
     @property
     def pass_log(self) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ffn.assembly.finished import Finished, finished, report
 from ffn.assembly.labelled import Segmented
+from ffn.assembly.passes import consensus_rule
 from ffn.config import Config
 from ffn.errors import FFNError, StageError, VolumeError
 from ffn.geometry import Box
@@ -67,7 +68,7 @@ def _bad(count: int, boxes: Sequence[Box], config: Config) -> str:
 
 
 def _finished(config: Config, index: int, folder: Path, box: Box, first: Mapping[str, Any] | None) -> Finished:
-    several = config.inference.passes > 1
+    several = len(config.inference.all_passes) > 1
     what = f"Sub-volume {index} ({box}) of run {config.run}"
     command = f"ffn {'consensus' if several else 'infer'} --config FILE --tile {index}"
     record = finished(folder, box, what, command, _expected(config, index, box))
@@ -82,9 +83,9 @@ def _finished(config: Config, index: int, folder: Path, box: Box, first: Mapping
 
 
 def _expected(config: Config, index: int, box: Box) -> Mapping[str, Any]:
-    if config.inference.passes > 1:
-        return {"agreement": config.inference.agreement, "min_segment_size": config.inference.min_segment_size}
-    return tile(config, index, box).settings(config, box)
+    if len(config.inference.all_passes) > 1:
+        return consensus_rule(config)
+    return tile(config, index, box).settings(config.of_pass(0), box)
 
 
 def _common(settings: Mapping[str, Any]) -> dict[str, Any]:

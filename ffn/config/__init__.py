@@ -2,7 +2,7 @@
 
 from ffn.config.agglomeration import Agglomeration
 from ffn.config.assembly import Assembly, overlap_problems
-from ffn.config.inference import Inference
+from ffn.config.inference import Inference, Pass
 from ffn.config.load import load_config, parse_config
 from ffn.config.sections import (
     Cluster,
@@ -35,6 +35,7 @@ __all__ = [
     "Inference",
     "LrStudy",
     "Network",
+    "Pass",
     "Prepare",
     "Region",
     "Source",

@@ -75,8 +75,19 @@ def _type(section: type[BaseModel], key: str, field: FieldInfo) -> str:
         annotation = str(field.annotation)
         if annotation.startswith("list"):
             return "list of sections"
+        if annotation.startswith("int"):
+            return "whole number or list of sections"
         return "section or list of sections" if "list[" in annotation else "section"
     return _words(section.model_json_schema()["properties"][key])
+
+
+_NAMES = {
+    "integer": "whole number",
+    "number": "number",
+    "string": "text",
+    "boolean": "true or false",
+    "object": "keys and values",
+}
 
 
 def _words(schema: dict[str, Any]) -> str:
@@ -91,7 +102,13 @@ def _words(schema: dict[str, Any]) -> str:
         return f"{len(fixed)} x {_words(fixed[0])}" if fixed else f"list of {_words(schema['items'])}"
     limits = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
     bounds = [f"{sign} {schema[limit]:g}" for limit, sign in limits.items() if limit in schema]
-    name = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false"}
+    name = {
+        "integer": "whole number",
+        "number": "number",
+        "string": "text",
+        "boolean": "true or false",
+        "object": "keys and values",
+    }
     return " ".join([name[schema["type"]], " and ".join(bounds)]).strip()
 
 
@@ -99,5 +116,5 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     if field.default_factory is not None:
-        return "empty" if field.default_factory is list else "all defaults"
+        return "empty" if field.default_factory in (list, dict) else "all defaults"
     return "empty" if field.default is None else f"`{json.dumps(field.default)}`"

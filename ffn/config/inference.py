@@ -1,15 +1,45 @@
 """The section `inference` of config.yaml: how sub-volumes are flood-filled."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter, ValidatorFunctionWrapHandler, WrapValidator
 
 from ffn.config.base import Fraction, NotNegative, Offset, Positive, Probability, Section, Size
 from ffn.config.masks import Mask, ShiftMask
 from ffn.config.seeds import SeedPolicies
 
-LEAST_UNSEEN = {"exact": 0.0, "balanced": 0.05, "fast": 0.12}
+Quality = Literal["exact", "balanced", "fast"]
+LEAST_UNSEEN: dict[Quality, float] = {"exact": 0.0, "balanced": 0.05, "fast": 0.12}
 """What `quality` means for `min_unseen`; measured in docs/quality.md."""
+
+
+class Pass(Section):
+    """One of several flood fills of every sub-volume: what it does differently. Empty = as the section says."""
+
+    turn: Annotated[int, Field(ge=0, le=47)] = Field(
+        0, description="Which way the sub-volume is turned, of those in which its voxels allow it; 0 = not at all."
+    )
+    reverse_seeds: bool | None = Field(None, description="As in the section.")
+    checkpoint: str | None = Field(None, description="Other weights.")
+    quality: Quality | None = Field(None, description="As in the section.")
+    min_unseen: Fraction | None = Field(None, description="As in the section.")
+    deltas: Offset | None = Field(None, description="As in the section.")
+    move_threshold: Probability | None = Field(None, description="As in the section.")
+    segment_threshold: Probability | None = Field(None, description="As in the section.")
+    min_segment_size: Positive | None = Field(None, description="As in the section.")
+    mirror: bool | None = Field(None, description="As in the section.")
+    network: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Keys of the section `network` with other values, such as {downsample: [1, 2, 2]} for a network "
+        "(and checkpoint) of another resolution.",
+    )
+
+
+def _number_or_list(value: Any, _: ValidatorFunctionWrapHandler) -> "int | list[Pass]":
+    """As the union would, but a problem is reported once, for the form that was given."""
+    if isinstance(value, list):
+        return TypeAdapter(Annotated[list[Pass], Field(min_length=1)]).validate_python(value)
+    return TypeAdapter(Annotated[int, Field(ge=1, le=8)]).validate_python(value)
 
 
 class Inference(Section):
@@ -31,7 +61,7 @@ class Inference(Section):
         None,
         description="Step of the field of view; empty = network.deltas. Larger steps take fewer fields of view.",
     )
-    quality: Literal["exact", "balanced", "fast"] = Field(
+    quality: Quality = Field(
         "exact",
         description="exact = as the published FFN, voxel for voxel; the others take a third, and a sixth, of the "
         "fields of view: they go first where most is unseen, and leave out what would show little.",
@@ -72,14 +102,20 @@ class Inference(Section):
         description="Continue the image beyond the faces of a sub-volume as in a mirror, so that objects are followed "
         "up to the faces.",
     )
-    passes: Annotated[int, Field(ge=1, le=8)] = Field(
+    passes: Annotated[int | list[Pass], WrapValidator(_number_or_list)] = Field(
         1,
-        description="Flood fills of every sub-volume, each of which sees it turned another way; of more than one, what "
-        "they agree on is kept.",
+        description="Flood fills of every sub-volume: how many, 8 at most, each of which sees it turned another way; "
+        "or a list that says what each does differently.",
+    )
+    consensus: Literal["vote", "split"] = Field(
+        "vote",
+        description="What becomes of several passes: vote = what enough of them agree on; split = as google/ffn, "
+        "whatever any of them separates is separated.",
     )
     agreement: Fraction = Field(
-        0.5, description="With several passes: part of them that has to give a voxel to an object."
+        0.5, description="With `vote`: part of the passes that has to give a voxel to an object."
     )
+    split_min_size: Positive = Field(1000, description="With `split`: image voxels below which a part is dropped.")
     subvolume_size: Size | None = Field(None, description="Sub-volume of one job; empty = the whole box at once.")
     subvolume_overlap: Offset = Field((32, 32, 32), description="Voxels shared with a neighbouring sub-volume.")
     batch_size: NotNegative = Field(
@@ -96,6 +132,11 @@ class Inference(Section):
     checkpoint_every_s: Annotated[float, Field(gt=0)] = Field(
         60.0, description="Seconds between saved states of an unfinished sub-volume."
     )
+
+    @property
+    def all_passes(self) -> list[Pass]:
+        """The passes, each with what it does differently."""
+        return [Pass(turn=turn) for turn in range(self.passes)] if isinstance(self.passes, int) else self.passes
 
     @property
     def least_unseen(self) -> float:

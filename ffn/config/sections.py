@@ -5,7 +5,7 @@ Vectors are z,y,x in voxels unless a name says otherwise. A field's description 
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidatorFunctionWrapHandler, field_validator, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, ValidatorFunctionWrapHandler, field_validator, model_validator
 
 from ffn.config.agglomeration import Agglomeration
 from ffn.config.assembly import Assembly
@@ -244,6 +244,8 @@ class Config(Section):
         if self.study.lr_study.judged_on == "validation" and self.data.validation is None:
             problems.append("study.lr_study.judged_on is validation, but data.validation is empty.")
         problems += _cannot_grow(self.network, self.inference)
+        if isinstance(self.inference.passes, list):
+            problems += _pass_problems(self)
         problems += _cannot_refill(self.network, self.agglomeration)
         size, overlap = self.inference.subvolume_size, self.inference.subvolume_overlap
         if size is not None:
@@ -255,6 +257,38 @@ class Config(Section):
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    def of_pass(self, number: int) -> "Config":
+        """The configuration of one of `inference.passes`: its own settings in place of the section's.
+
+        Raises pydantic's ValidationError where its network is none, which loading has ruled out.
+        """
+        chosen = self.inference.all_passes[number]
+        changes = chosen.model_dump(exclude={"turn", "network"}, exclude_none=True)
+        if chosen.min_unseen is None and chosen.quality is not None:
+            changes["min_unseen"] = None
+        network = Network.model_validate({**self.network.model_dump(), **chosen.network})
+        inference = self.inference.model_copy(update=changes)
+        return self.model_copy(update={"inference": inference, "network": network})
+
+
+def _pass_problems(config: Config) -> list[str]:
+    """What is wrong with passes that are listed, apart from the section itself."""
+    problems = []
+    for number in range(len(config.inference.all_passes)):
+        key = f"inference.passes.{number}"
+        try:
+            chosen = config.of_pass(number)
+        except ValidationError as error:
+            for found in error.errors():
+                name = ".".join(str(part) for part in found["loc"]) or "network"
+                problems.append(f"{key}.network: {name}: {found['msg'].removeprefix('Value error, ')}")
+            continue
+        own = _cannot_grow(chosen.network, chosen.inference)
+        problems += [
+            f"{key}: {problem}" for problem in own if problem not in _cannot_grow(config.network, config.inference)
+        ]
+    return problems
 
 
 def _cannot_grow(network: Network, inference: Inference) -> list[str]:

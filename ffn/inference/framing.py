@@ -41,13 +41,13 @@ class Framing:
     orientation: Orientation
 
     @classmethod
-    def of(cls, config: Config, number: int, size: ZYX, voxel_size: VoxelSize | None) -> "Framing":
-        """Pass `number` of a sub-volume of this size; `voxel_size` is that of an image voxel."""
+    def of(cls, config: Config, turn: int, size: ZYX, voxel_size: VoxelSize | None) -> "Framing":
+        """A sub-volume of this size, turned one of the ways; `voxel_size` is that of an image voxel."""
         network, factors = config.network, config.network.downsample
         z, y, x = (n // 2 for n in network.fov) if config.inference.mirror else (0, 0, 0)
         starts = phases(factors)
         ways = Orientation.listed(equal_axes(network, coarse_voxel_size(voxel_size, factors)))
-        return cls(size, factors, starts[number % len(starts)], (z, y, x), ways[number])
+        return cls(size, factors, starts[turn % len(starts)], (z, y, x), ways[turn % len(ways)])
 
     @property
     def shape(self) -> ZYX:

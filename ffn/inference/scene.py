@@ -43,14 +43,14 @@ class Scene:
     voxel_size: VoxelSize | None
 
     @classmethod
-    def of(cls, config: Config, image: str, box: Box, number: int) -> "Scene":
-        """Pass `number` over a box of an image.
+    def of(cls, config: Config, image: str, box: Box, turn: int) -> "Scene":
+        """A box of an image, turned one of the ways.
 
         Raises VolumeError where the image, a mask or the given segments cannot be read.
         """
         with open_image(image, voxel_size=config.data.voxel_size) as volume:
             view = volume.view(box)
-            framing = Framing.of(config, number, view.shape, view.voxel_size)
+            framing = Framing.of(config, turn, view.shape, view.voxel_size)
             masks = forbidden(config, volume, box, framing.phase)
             canvas = _canvas(config, framing, _normalised(framing.pooled(view), config.network), masks)
             given_ids = _give(config, volume, box, framing, canvas)

@@ -81,7 +81,7 @@ def _flood(config: Config, tile: Tile, tally: Tally) -> Flood:
     """All that happens to a sub-volume, from its image to its done-marker."""
     box, state = tile.place(config), tile.output / STATE_FILE
     stage = tile.stage(config, box)
-    scene = Scene.of(config, tile.image, box, tile.number)
+    scene = Scene.of(config, tile.image, box, tile.turn)
     canvas = scene.canvas
     if scene.voxel_size is None:
         log("The image states no voxel size and data.voxel_size is empty: seeds are placed as for cubic voxels.")

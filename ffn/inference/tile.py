@@ -12,7 +12,10 @@ from ffn.inference.results import ORIGINS_FILE, SEGMENTATION_FILE, STATE_FILE
 from ffn.stages import Stage
 from ffn.volumes import open_image
 
-_FREE = {"checkpoint", "weights", "passes", "agreement", "subvolume_size", "subvolume_overlap", "quality", "min_unseen"}
+_FREE = {
+    *("checkpoint", "weights", "quality", "min_unseen", "subvolume_size", "subvolume_overlap"),
+    *("passes", "consensus", "agreement", "split_min_size"),
+}
 """Settings that come in by another name, or only decide what happens to a finished sub-volume."""
 _WITHOUT_EFFECT = {"batch_size", "concurrent", "intra_op_threads", "checkpoint_every_s"}
 
@@ -26,7 +29,7 @@ class Tile:
         checkpoint: Prefix of the weights.
         box: zyx voxels of the image; None = all of it. It is segmented as if it were the whole volume.
         output: Folder of the results. Complete with the same settings: nothing is done. Unfinished: continued.
-        number: Which of the passes: 0 sees the box as it is, each other one turned its own way.
+        turn: 0 sees the box as it is, each other number turned its own way.
         may_be_empty: Whether a box without seeds gives an empty result (one tile of many) or a DataError.
         seeds: Places in the image, zyx voxels, in which to begin, instead of those of `inference.seed_policy`.
     """
@@ -35,7 +38,7 @@ class Tile:
     checkpoint: Path
     box: Box | None
     output: Path
-    number: int = 0
+    turn: int = 0
     may_be_empty: bool = False
     seeds: tuple[ZYX, ...] = ()
 
@@ -64,7 +67,7 @@ class Tile:
             "box": str(box),
             "voxel_size": config.data.voxel_size,
             "network": config.network.model_dump(),
-            "pass": self.number,
+            "pass": self.turn,
             "inference": {
                 **{key: value for key, value in inference.model_dump().items() if key not in ignored},
                 "least_unseen": inference.least_unseen,

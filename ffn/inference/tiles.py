@@ -52,20 +52,20 @@ def infer_tiles(config: Config, indices: Sequence[int], number: int = 0) -> None
 
     Raises GeometryError if there is no such sub-volume, ConfigError if there is no such pass.
     """
-    passes = config.inference.passes
+    passes = len(config.inference.all_passes)
     if not 0 <= number < passes:
-        raise ConfigError(f"There is no pass {number}: inference.passes is {passes}, so there are 0 to {passes - 1}.")
-    run_tiles(config, [tile(config, index, tile_box(config, index), number) for index in indices])
+        raise ConfigError(f"There is no pass {number}: inference.passes has {passes}, so there are 0 to {passes - 1}.")
+    run_tiles(config.of_pass(number), [tile(config, index, tile_box(config, index), number) for index in indices])
 
 
 def tile(config: Config, index: int, box: Box, number: int = 0) -> Tile:
     """Pass `number` over the sub-volume `index` of the run, which lies at `box`."""
-    paths, several = RunPaths.of(config), config.inference.passes > 1
+    paths, passes = RunPaths.of(config), config.inference.all_passes
     return Tile(
         image_uri(config, config.data.test),
-        checkpoint_prefix(config),
+        checkpoint_prefix(config.of_pass(number)),
         box,
-        paths.tile_pass(index, number) if several else paths.tile(index),
-        number,
+        paths.tile_pass(index, number) if len(passes) > 1 else paths.tile(index),
+        passes[number].turn,
         may_be_empty=config.inference.subvolume_size is not None,
     )

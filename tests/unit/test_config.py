@@ -283,3 +283,41 @@ def test_every_key_is_documented():
 
 def test_default_configuration_of_the_catalog_is_the_default():
     assert (ROOT / "config" / "config.yaml").read_text() == (ROOT / "config.yaml").read_text()
+
+
+def test_passes_are_a_number_or_a_list_of_differences():
+    values = {**GOOD, "inference": {"checkpoint": "here", "quality": "balanced"}}
+
+    def parsed(passes):
+        return parse_config({**values, "inference": {**values["inference"], "passes": passes}})
+
+    config = parsed(3)
+    assert [one.turn for one in config.inference.all_passes] == [0, 1, 2]
+    assert config.of_pass(2).inference == config.inference
+    config = parsed([{}, {"checkpoint": "other", "quality": "fast"}, {"network": {"downsample": [1, 2, 2]}}])
+    assert config.of_pass(0).inference.quality == "balanced"
+    assert config.of_pass(1).inference.checkpoint == "other"
+    assert (
+        config.of_pass(1).inference.least_unseen
+        == parse_config({**values, "inference": {"checkpoint": "here", "quality": "fast"}}).inference.least_unseen
+    )
+    assert config.of_pass(2).network.downsample == (1, 2, 2)
+    assert config.network.downsample == (1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("passes", "message"),
+    [
+        (0, "inference.passes"),
+        (9, "inference.passes"),
+        ([], "inference.passes"),
+        ([{"turns": 1}], "turns"),
+        ([{}, {"network": {"dept": 3}}], r"inference\.passes\.1\.network: dept"),
+        ([{"network": {"fov": [8, 9, 9]}}], r"inference\.passes\.0\.network.*fov 8 along z is even"),
+        ([{"deltas": [40, 8, 8]}], r"inference\.passes\.0: inference\.deltas 40 along z leaves the fov"),
+        ([{"move_threshold": 0.99}], r"inference\.passes\.0: .*no object would ever grow"),
+    ],
+)
+def test_passes_that_cannot_be(passes, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_config({**GOOD, "inference": {"checkpoint": "here", "passes": passes}})

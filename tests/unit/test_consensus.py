@@ -13,6 +13,7 @@ from ffn.config import parse_config
 from ffn.errors import StageError
 from ffn.geometry import Box
 from ffn.inference.results import write_labels
+from ffn.inference.tiles import tile
 from ffn.stages import Stage
 from ffn.volumes import create_hdf5, open_volume
 
@@ -157,6 +158,40 @@ def test_stage(run):
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     join_passes(config, 0)
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
+def test_split_consensus_of_the_passes(run):
+    config, truth, folder = run
+    config = config.model_copy(
+        update={"inference": config.inference.model_copy(update={"consensus": "split", "split_min_size": 100})}
+    )
+    join_passes(config, 0)
+    with open_volume(f"{folder}/segmentation.h5:labels") as volume:
+        labels = volume[...]
+    np.testing.assert_array_equal(labels, truth)
+    assert [record["id"] for record in json.loads((folder / "origins.json").read_text())] == [1, 2]
+    with pytest.raises(StageError, match="holds results of another configuration"):
+        join_passes(run[0], 0)
+
+
+def listed(config, *passes):
+    return config.model_copy(
+        update={"inference": config.inference.model_validate({**config.inference.model_dump(), "passes": list(passes)})}
+    )
+
+
+def test_a_pass_is_compared_with_its_own_settings(run):
+    config, _, folder = run
+    config = listed(config, {}, {"turn": 5, "reverse_seeds": True}, {"quality": "fast", "network": {"depth": 12}})
+    for number in range(3):
+        chosen = config.of_pass(number)
+        settings = tile(config, 0, Box((0, 0, 0), (10, 10, 40)), number).settings(chosen, Box((0, 0, 0), (10, 10, 40)))
+        (folder / f"pass-{number}" / "done.json").unlink()
+        Stage(folder / f"pass-{number}", settings).finish()
+    join_passes(config, 0)
+    other = listed(config, {}, {"turn": 5}, {"quality": "fast", "network": {"depth": 12}})
+    with pytest.raises(StageError, match=r"Pass 1 .* other settings \(inference\.reverse_seeds"):
+        join_passes(other, 0)
 
 
 def test_stage_refuses_unfinished_and_foreign_passes(run):

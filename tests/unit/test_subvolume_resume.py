@@ -237,7 +237,7 @@ def turned(grey, orientation, rim):
 @pytest.mark.parametrize(("mirror", "number"), [(False, 3), (True, 0), (True, 5)])
 def test_a_pass_fills_the_turned_volume_within_its_rim(tmp_path, inputs, small_network, mirror, number):
     config = configured(mirror=mirror, passes=8)
-    run_tile(config, Tile(*inputs, None, tmp_path / "pass", number=number))
+    run_tile(config, Tile(*inputs, None, tmp_path / "pass", turn=number))
     orientation = Orientation.listed("zyx")[number]
     rim = (4, 4, 4) if mirror else (0, 0, 0)
     with open_volume(inputs[0]) as volume:
