@@ -44,7 +44,7 @@ class StageError(FFNError):
 
 
 class RankError(FFNError):
-    """Training ranks that cannot start, or do not agree."""
+    """Ranks that cannot start, or do not agree."""
 
 
 class LostRankError(RankError):

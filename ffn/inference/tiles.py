@@ -1,11 +1,15 @@
-"""The sub-volumes of a run's test region, each one job."""
+"""The sub-volumes of a run's test region, and the passes over them that a job makes."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
+from ffn.batches import Batch
 from ffn.config import Config
 from ffn.errors import ConfigError, GeometryError
+from ffn.files import write_json
 from ffn.geometry import Box, overlapping_tiles
 from ffn.inference.subvolume import Tile, run_tiles
+from ffn.peers import ALONE, Peer
 from ffn.runs import RunPaths, checkpoint_prefix, image_uri
 from ffn.volumes import open_volume
 
@@ -40,14 +44,22 @@ def tiles(config: Config) -> list[Box]:
 
 def tile_box(config: Config, index: int) -> Box:
     """The box of one sub-volume. Raises GeometryError if there is none."""
+    return _boxes(config, [index])[0]
+
+
+def _boxes(config: Config, indices: Sequence[int]) -> list[Box]:
     boxes = tiles(config)
-    if not 0 <= index < len(boxes):
-        raise GeometryError(f"There is no tile {index}: run {config.run} has the tiles 0 to {len(boxes) - 1}.")
-    return boxes[index]
+    for index in indices:
+        if not 0 <= index < len(boxes):
+            raise GeometryError(f"There is no tile {index}: run {config.run} has the tiles 0 to {len(boxes) - 1}.")
+    return [boxes[index] for index in indices]
 
 
-def infer_tiles(config: Config, indices: Sequence[int], number: int = 0) -> None:
+def infer_tiles(config: Config, indices: Sequence[int], number: int = 0, peer: Peer = ALONE) -> None:
     """Pass `number` over sub-volumes of the run, each into its folder (`run_tiles`).
+
+    Of several processes each takes every so many-th of the sub-volumes, whatever is already done, so that no two ever
+    work in one folder. What they reached is written down for `ffn plan`.
 
     Raises GeometryError if there is no such sub-volume, ConfigError if there is no such pass.
     """
@@ -58,11 +70,14 @@ def infer_tiles(config: Config, indices: Sequence[int], number: int = 0) -> None
         Tile(
             image_uri(config, config.data.test),
             checkpoint_prefix(config),
-            tile_box(config, index),
+            box,
             paths.tile(index) if passes == 1 else paths.tile_pass(index, number),
             number,
             may_be_empty=config.inference.subvolume_size is not None,
         )
-        for index in indices
+        for index, box in zip(indices, _boxes(config, indices), strict=True)
     ]
-    run_tiles(config, jobs)
+    done = run_tiles(config, jobs[peer.rank :: peer.size], shows_progress=peer.rank == 0)
+    if done is not None:
+        name = f"{Batch(indices[0], indices[-1])}-pass-{number}-rank-{peer.rank}.json"
+        write_json(paths.infer_jobs / name, asdict(done))
