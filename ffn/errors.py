@@ -63,5 +63,9 @@ class InterruptedTrainingError(FFNError):
     exit_code = 75
 
 
+class PlanError(FFNError):
+    """Work that does not fit on the machine it is planned for."""
+
+
 class ViewError(FFNError):
     """A run that cannot be shown, or an address that cannot be served on."""

@@ -14,17 +14,21 @@ import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from ffn.batches import Batch, cut
 from ffn.cluster.launch import launch_line
 from ffn.config import Config, Region
 from ffn.config.load import examine, report_of
 from ffn.errors import ConfigError
 from ffn.files import write_text
 from ffn.geometry import Box, overlapping_tiles
+from ffn.planning.estimate import chosen_tiles_per_job, inference_mb
+from ffn.planning.table import outlook
 from ffn.runs import SYNTHETIC, RunPaths
 from ffn.scaling.targets import StudyPlan
 from ffn.stages import settings_hash
@@ -212,7 +216,7 @@ class Plan:
     def tiles_per_job(self) -> int:
         """Sub-volumes that a new batch holds at most."""
         stated = self.config.inference.tiles_per_job
-        return stated or chosen_tiles_per_job(self.config, self.tile_count, self.jobs, self.inference_ranks)
+        return stated or chosen_tiles_per_job(self.config, self.jobs)
 
     def batch_markers(self, checkpoints: Any) -> list[str]:
         """Markers of all batches; `checkpoints` is Snakemake's, asked only where the number of tiles is unknown."""
@@ -270,7 +274,7 @@ class Plan:
         """Processes of an inference job on a cluster."""
         return self.config.cluster.inference_nodes * self.config.cluster.inference_ranks_per_node
 
-    @property
+    @cached_property
     def inference_mb(self) -> int:
         """Memory of a node of an inference job."""
         return inference_mb(self.config, self.jobs)
