@@ -117,10 +117,17 @@ def _settings(advice: Estimate) -> str:
 
 
 def _effect(advice: Estimate) -> str:
-    return (
-        f"{_counted(advice.extent.count, 'sub-volume')}, {_counted(advice.jobs, 'job')}, "
-        f"{_hours(advice.job_seconds)} a job, {advice.node_bytes / 1e9:.1f} GB a node"
-    )
+    parts = [
+        _counted(advice.extent.count, "sub-volume"),
+        _counted(advice.jobs, "job"),
+        *(
+            []
+            if advice.seconds is None
+            else [f"{_hours(advice.job_seconds)} a job", f"{_hours(advice.seconds)} in all"]
+        ),
+        f"{advice.node_bytes / 1e9:.1f} GB a node",
+    ]
+    return ", ".join(parts)
 
 
 def _processes(plan: Estimate) -> str:
@@ -135,7 +142,7 @@ def _of_memory(plan: Estimate) -> str:
 
 
 def _hours(seconds: float | None) -> str:
-    return "hours not known" if seconds is None else f"{seconds / 3600:,.2f} h"
+    return "not known" if seconds is None else f"{seconds / 3600:,.2f} h"
 
 
 def _nodes(count: int) -> str:

@@ -87,6 +87,27 @@ def test_several_passes_are_jobs_and_what_they_agree_on_is_assembled(copied):
     assert "Nothing to be done" in again.stdout
 
 
+def test_batches_of_another_size_repeat_nothing(finished):
+    """What is finished stays cut as it was."""
+    for tiles in (1, 2, 5):
+        again = chain(finished, "--config", f'inference={{"tiles_per_job": {tiles}}}')
+        assert again.returncode == 0
+        assert "Nothing to be done" in again.stdout
+
+
+def test_a_sub_volume_that_was_deleted_is_made_again_and_its_neighbour_kept(copied):
+    run = copied.folder / RUN
+    shutil.rmtree(run / "infer/tile-0001")
+    kept = (run / "infer/tile-0000/done.json").stat()
+    shutil.rmtree(run / "assemble")
+    for stage in ("evaluate", "export", "report"):
+        shutil.rmtree(run / stage)
+    done = chain(copied, "--config", 'inference={"tiles_per_job": 2}')
+    assert done.returncode == 0, done.stdout
+    assert (run / "infer/tile-0001/done.json").is_file()
+    assert (run / "infer/tile-0000/done.json").stat() == kept
+
+
 def test_changed_export_repeats_only_the_export(copied):
     shutil.rmtree(copied.folder / RUN / "export")
     done = chain(copied, "--config", 'export={"mips": 0}')
@@ -110,6 +131,36 @@ def test_killed_run_ends_in_the_same_files(finished, tmp_path, kill):
     second = chain(caller)
     assert second.returncode == 0, second.stdout
     _assert_same_results(finished.folder / RUN, tmp_path / RUN)
+
+
+@pytest.mark.parametrize("tiles", [1, 2, 3])
+def test_killed_batch_goes_on_whatever_the_next_batches_are(finished, tmp_path, tiles):
+    """Four sub-volumes in batches of three: the first batch dies in its second sub-volume."""
+    cut = '"subvolume_size": [24, 40, 64], "subvolume_overlap": [8, 16, 8], "ranks": 1'
+    caller = Snakemake(tmp_path)
+    shutil.copytree(finished.folder, tmp_path, symlinks=True, dirs_exist_ok=True)
+    run = tmp_path / RUN
+    for stage in ("infer", "assemble", "evaluate", "export", "report"):
+        shutil.rmtree(run / stage)
+    told = tmp_path / "killed"
+    caller.env |= {
+        "FFN_KILL": "infer:14:job", "FFN_KILLED": str(told), "PYTHONPATH": str(Path(__file__).parent / "killer"),
+    }  # fmt: skip
+    first = chain(caller, "--config", f'inference={{{cut}, "tiles_per_job": 3}}')
+    assert first.returncode != 0
+    assert told.exists(), first.stdout
+    whole = sorted(path.parent.name for path in run.glob("infer/tile-*/done.json"))
+    assert whole, "something was finished before the kill"
+    assert len(whole) < 4
+    kept = {name: (run / "infer" / name / "done.json").stat() for name in whole}
+    second = chain(caller, "--config", f'inference={{{cut}, "tiles_per_job": {tiles}}}')
+    assert second.returncode == 0, second.stdout
+    assert {name: (run / "infer" / name / "done.json").stat() for name in whole} == kept
+    assert len(list(run.glob("infer/tile-*/done.json"))) == 4
+    with h5py.File(run / "assemble/segmentation.h5") as file:
+        assert file["labels"].shape == (40, 64, 64)
+    again = chain(caller, "--config", f'inference={{{cut}, "tiles_per_job": 4}}')
+    assert "Nothing to be done" in again.stdout
 
 
 @pytest.fixture
