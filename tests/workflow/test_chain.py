@@ -17,6 +17,11 @@ def chain(caller: Snakemake, *more: str):
     return caller("--snakefile", ROOT / "Snakefile", "--cores", "2", "--configfile", TINY, "--rerun-incomplete", *more)
 
 
+def written(path: Path) -> tuple[int, int]:
+    """Which file it is and when it was written."""
+    return path.stat().st_ino, path.stat().st_mtime_ns
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Snakemake:
     """An undisturbed run."""
@@ -98,14 +103,14 @@ def test_batches_of_another_size_repeat_nothing(finished):
 def test_a_sub_volume_that_was_deleted_is_made_again_and_its_neighbour_kept(copied):
     run = copied.folder / RUN
     shutil.rmtree(run / "infer/tile-0001")
-    kept = (run / "infer/tile-0000/done.json").stat()
+    kept = written(run / "infer/tile-0000/done.json")
     shutil.rmtree(run / "assemble")
     for stage in ("evaluate", "export", "report"):
         shutil.rmtree(run / stage)
     done = chain(copied, "--config", 'inference={"tiles_per_job": 2}')
     assert done.returncode == 0, done.stdout
     assert (run / "infer/tile-0001/done.json").is_file()
-    assert (run / "infer/tile-0000/done.json").stat() == kept
+    assert written(run / "infer/tile-0000/done.json") == kept
 
 
 def test_changed_export_repeats_only_the_export(copied):
@@ -152,10 +157,10 @@ def test_killed_batch_goes_on_whatever_the_next_batches_are(finished, tmp_path, 
     whole = sorted(path.parent.name for path in run.glob("infer/tile-*/done.json"))
     assert whole, "something was finished before the kill"
     assert len(whole) < 4
-    kept = {name: (run / "infer" / name / "done.json").stat() for name in whole}
+    kept = {name: written(run / "infer" / name / "done.json") for name in whole}
     second = chain(caller, "--config", f'inference={{{cut}, "tiles_per_job": {tiles}}}')
     assert second.returncode == 0, second.stdout
-    assert {name: (run / "infer" / name / "done.json").stat() for name in whole} == kept
+    assert {name: written(run / "infer" / name / "done.json") for name in whole} == kept
     assert len(list(run.glob("infer/tile-*/done.json"))) == 4
     with h5py.File(run / "assemble/segmentation.h5") as file:
         assert file["labels"].shape == (40, 64, 64)
