@@ -13,6 +13,7 @@ that even a batch that is run again keeps what is finished of it.
 import json
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -231,7 +232,8 @@ class Plan:
         """Remove the markers of batches of which a sub-volume was deleted, so that they are made again."""
         for marked in self._marked_batches():
             if not all((folder / "done.json").exists() for folder in marked.folders(self.paths)):
-                marked.path.unlink(missing_ok=True)
+                with suppress(OSError):  # a dry-run may look at results that it cannot change
+                    marked.path.unlink()
 
     def _marked_batches(self) -> list["_MarkedBatch"]:
         found = map(_MarkedBatch.read, sorted(self.paths.infer_jobs.glob("*.done")))

@@ -11,8 +11,8 @@ _EXAMPLES = """\
   ffn plan --config config/fib25.yaml --measure
   ffn plan --config config/fib25.yaml --walltime 180 --memory 96 --nodes 16
 
-Speed and work are taken from what the run has finished so far, else from the last --measure with this network, else
-speed is unknown and work is that of the published run. What is stated here and not in the configuration counts for
+Speed and work are taken from what the run has finished so far, else from the last --measure with this network (the plan
+that measures uses it at once), else speed is unknown and work is that of the published run. What is stated here and not in the configuration counts for
 this plan only. `snakemake -n` prints the plan in three lines."""
 
 
@@ -62,10 +62,12 @@ def _plan(args: argparse.Namespace) -> None:
             f"The size of {config.data.test.image} is not known: it cannot be opened. Fetch it first (`ffn fetch`), or "
             "give data.test.box."
         )
+    known = Known.of(config)
     if args.measure:
         from ffn.planning.measure import measure_speed
 
-        store_speed(config, measure_speed(config, args.seconds))
+        known = replace(known, speed=measure_speed(config, args.seconds))
+        store_speed(config, known.speed)
     machine = configured_machine(config, None)
     if args.nodes is not None:
         jobs, left = divmod(args.nodes, config.cluster.inference_nodes)
@@ -79,7 +81,6 @@ def _plan(args: argparse.Namespace) -> None:
         machine = replace(machine, walltime_s=args.walltime * 60)
     if args.memory is not None:
         machine = replace(machine, memory=args.memory * 1e9)
-    known = Known.of(config)
     plan = estimate(config, machine, extent, known, config.inference.tiles_per_job)
     advice, files = advise(config, machine, extent, known), written(config, plan, known)
     print(json.dumps(as_values(plan, files, advice), indent=2) if args.json else table(plan, files, advice))

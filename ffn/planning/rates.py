@@ -58,7 +58,7 @@ def known_speed(config: Config) -> Speed | None:
     """From this run's jobs or finished sub-volumes, else what `store_speed` kept for this network; None if unknown."""
     jobs = job_records(config)
     if jobs:
-        rate = median(job.fovs / job.seconds for job in jobs)
+        rate = sum(job.fovs for job in jobs) / sum(job.seconds for job in jobs)
         return Speed(rate, max(job.concurrent for job in jobs), f"{_counted(len(jobs), 'job')} of this run")
     tiles = [record.fovs_per_s for record in tile_records(config) if record.fovs_per_s is not None]
     if tiles:

@@ -92,8 +92,8 @@ def test_speed_is_of_jobs_before_sub_volumes_before_a_measurement(tmp_path):
     finished(config, 0, "0:10,0:10,0:10", 30, 100, rate=7.0)
     assert known_speed(config) == Speed(7.0, 1, "1 finished sub-volume of this run")
     reached(config, "0000-0007-pass-0-rank-0.json", tiles=8, concurrent=32, fovs=900, seconds=10.0)
-    reached(config, "0000-0007-pass-0-rank-1.json", tiles=8, concurrent=32, fovs=1100, seconds=10.0)
-    assert known_speed(config) == Speed(100.0, 32, "2 jobs of this run")
+    reached(config, "0000-0007-pass-0-rank-1.json", tiles=8, concurrent=32, fovs=1500, seconds=20.0)
+    assert known_speed(config) == Speed(80.0, 32, "2 jobs of this run")
 
 
 @pytest.mark.parametrize(
@@ -394,6 +394,14 @@ def test_measurement_is_kept_and_used(config_file, capsys):
     assert "random weights" in told.err
     assert main(["plan", "--config", str(config_file), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["fovs_per_s"] == first["fovs_per_s"]
+
+
+def test_a_measurement_counts_at_once_before_what_the_run_reached(config_file, capsys):
+    finished(parse_config(yaml.safe_load(config_file.read_text())), 0, "0:40,0:40,0:64", 1024, 9000, rate=1e-6)
+    assert main(["plan", "--config", str(config_file), "--measure", "--seconds", "0.1", "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["fovs_per_s"] > 1e-3
+    assert "finished sub-volume of this run" in values["fovs_basis"]
 
 
 def test_measurement_fills_batches(config_file):

@@ -1,5 +1,6 @@
 """The whole chain through Snakemake on a tiny synthetic volume: it ends, stays ended, and survives being killed."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from calling import ROOT, Snakemake
 
 TINY = Path(__file__).parent / "configs" / "tiny.yaml"
 RUN = Path("results/tiny")
+KILLER = os.pathsep.join([str(Path(__file__).parent / "killer"), os.environ.get("PYTHONPATH", "")])
 pytestmark = pytest.mark.slow
 
 
@@ -100,6 +102,18 @@ def test_batches_of_another_size_repeat_nothing(finished):
         assert "Nothing to be done" in again.stdout
 
 
+def test_processes_that_share_a_batch_leave_the_same_files(finished, copied):
+    for stage in ("infer", "assemble", "evaluate", "export", "report"):
+        shutil.rmtree(copied.folder / RUN / stage)
+    shared = '"tiles_per_job": 2, "ranks": 2, "intra_op_threads": 1'
+    done = chain(copied, "--config", f"inference={{{shared}}}")
+    assert done.returncode == 0, done.stdout
+    run = copied.folder / RUN
+    assert len(list(run.glob("infer/jobs/0000-0001-pass-0-rank-*.json"))) == 2
+    assert (run / "infer/jobs/0000-0001.done").is_file()
+    _assert_same_results(finished.folder / RUN, run)
+
+
 def test_a_sub_volume_that_was_deleted_is_made_again_and_its_neighbour_kept(copied):
     run = copied.folder / RUN
     shutil.rmtree(run / "infer/tile-0001")
@@ -127,7 +141,7 @@ def test_killed_run_ends_in_the_same_files(finished, tmp_path, kill):
     caller.env |= {
         "FFN_KILL": kill,
         "FFN_KILLED": str(told),
-        "PYTHONPATH": str(Path(__file__).parent / "killer"),
+        "PYTHONPATH": KILLER,
     }
     first = chain(caller)
     assert first.returncode != 0
@@ -149,7 +163,7 @@ def test_killed_batch_goes_on_whatever_the_next_batches_are(finished, tmp_path, 
         shutil.rmtree(run / stage)
     told = tmp_path / "killed"
     caller.env |= {
-        "FFN_KILL": "infer:14:job", "FFN_KILLED": str(told), "PYTHONPATH": str(Path(__file__).parent / "killer"),
+        "FFN_KILL": "infer:14:job", "FFN_KILLED": str(told), "PYTHONPATH": KILLER,
     }  # fmt: skip
     first = chain(caller, "--config", f'inference={{{cut}, "tiles_per_job": 3}}')
     assert first.returncode != 0
@@ -172,7 +186,7 @@ def test_killed_batch_goes_on_whatever_the_next_batches_are(finished, tmp_path, 
 def armed(tmp_path) -> Snakemake:
     """A caller whose training can be told to die."""
     caller = Snakemake(tmp_path)
-    caller.env |= {"FFN_KILLED": str(tmp_path / "killed"), "PYTHONPATH": str(Path(__file__).parent / "killer")}
+    caller.env |= {"FFN_KILLED": str(tmp_path / "killed"), "PYTHONPATH": KILLER}
     return caller
 
 
