@@ -11,9 +11,9 @@ _EXAMPLES = """\
   ffn plan --config config/fib25.yaml --measure
   ffn plan --config config/fib25.yaml --walltime 180 --memory 96 --nodes 16
 
-Speed and work are taken from what the run has finished so far, else from the last --measure with this network (the plan
-that measures uses it at once), else speed is unknown and work is that of the published run. What is stated here and not in the configuration counts for
-this plan only. `snakemake -n` prints the plan in three lines."""
+Speed and work are taken from what the run has finished so far, else from the last --measure with this network, else
+speed is unknown and work is that of the published run; the plan that measures uses what it found. What is stated here
+and not in the configuration counts for this plan only. `snakemake -n` prints the plan in three lines."""
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -66,8 +66,9 @@ def _plan(args: argparse.Namespace) -> None:
     if args.measure:
         from ffn.planning.measure import measure_speed
 
-        known = replace(known, speed=measure_speed(config, args.seconds))
-        store_speed(config, known.speed)
+        speed = measure_speed(config, args.seconds)
+        store_speed(config, speed)
+        known = replace(known, speed=speed)
     machine = configured_machine(config, None)
     if args.nodes is not None:
         jobs, left = divmod(args.nodes, config.cluster.inference_nodes)
