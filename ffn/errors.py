@@ -52,7 +52,7 @@ class WorkerError(FFNError):
 
 
 class RankError(FFNError):
-    """Training ranks that cannot start, or do not agree."""
+    """Ranks that cannot start, or do not agree."""
 
 
 class LostRankError(RankError):
@@ -69,6 +69,10 @@ class InterruptedTrainingError(FFNError):
     """Work that was asked to stop, saved its state and can go on: EX_TEMPFAIL, so that a scheduler may requeue it."""
 
     exit_code = 75
+
+
+class PlanError(FFNError):
+    """Work that does not fit on the machine it is planned for."""
 
 
 class ViewError(FFNError):

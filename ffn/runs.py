@@ -79,6 +79,16 @@ class RunPaths:
     def infer(self) -> Path:
         return self.root / "infer"
 
+    @property
+    def infer_jobs(self) -> Path:
+        """What the jobs of inference leave behind: a marker of each batch of sub-volumes, and how fast it went."""
+        return self.infer / "jobs"
+
+    @property
+    def speed(self) -> Path:
+        """What `ffn plan --measure` found."""
+        return self.root / "plan" / "speed.json"
+
     def tile(self, index: int) -> Path:
         """Folder of one sub-volume."""
         return self.infer / f"tile-{index:04d}"

@@ -1,30 +1,36 @@
 """What the Snakemake rules need to know of a configuration: files, markers, triggers, resources. Nothing else is in
 the rules, so that all of it is tested without Snakemake.
 
-    fetch, synth -> prepare -> train -> infer (a job for each pass over a sub-volume)
-        -> consensus (for each sub-volume, of several passes) -> assemble -> agglomerate (where enabled)
+    fetch, synth -> prepare -> train -> infer (a job for each pass over a batch of sub-volumes)
+        -> consensus (for each batch, of several passes) -> assemble -> agglomerate (where enabled)
         -> evaluate -> report
         -> export
 
 A rule's output is its stage's done-marker, never its data: Snakemake deletes declared outputs before it runs a job
-again, and a killed stage continues from its data.
+again, and a killed stage continues from its data. A batch has a marker of its own beside those of its sub-volumes, so
+that even a batch that is run again keeps what is finished of it.
 """
 
 import json
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from ffn.batches import Batch, cut
 from ffn.cluster.launch import launch_line
 from ffn.config import Config, Region
 from ffn.config.load import examine, report_of
 from ffn.errors import ConfigError
 from ffn.files import write_text
 from ffn.geometry import Box, overlapping_tiles
+from ffn.planning.estimate import chosen_tiles_per_job, inference_mb
+from ffn.planning.table import outlook
 from ffn.runs import SYNTHETIC, RunPaths
 from ffn.scaling.targets import StudyPlan
 from ffn.stages import settings_hash
@@ -35,7 +41,7 @@ ALL_CORES = 1024
 # Settings that change how fast or how safely a stage works, but not what it makes.
 _WITHOUT_EFFECT = {
     "training": {"checkpoint_every", "keep_checkpoints", "log_every", "microbatch"},
-    "inference": {"batch_size", "concurrent", "intra_op_threads", "checkpoint_every_s"},
+    "inference": {"tiles_per_job", "ranks", "batch_size", "concurrent", "intra_op_threads", "checkpoint_every_s"},
     "assembly": {"workers"},
 }
 
@@ -63,13 +69,14 @@ def input_problems(config: Config) -> list[str]:
 
 @dataclass(frozen=True)
 class Plan:
-    """The jobs of one run."""
+    """The jobs of one run; `jobs` is how many a cluster is given at once, None where they run on this machine."""
 
     config: Config
     paths: RunPaths
+    jobs: int | None = None
 
     @classmethod
-    def of(cls, values: Mapping[str, Any], name: str, inputs: bool = True) -> "Plan":
+    def of(cls, values: Mapping[str, Any], name: str, inputs: bool = True, jobs: int | None = None) -> "Plan":
         """Check Snakemake's configuration; `name` is how an error calls it.
 
         Raises ConfigError with all problems of the keys and, where `inputs`, of the volumes and the checkpoint.
@@ -79,7 +86,7 @@ class Plan:
                 f"{name} is empty. Give one with --configfile, or pass `config: config` to the module statement."
             )
         config = checked(values, name, inputs)
-        return cls(config, RunPaths.of(config))
+        return cls(config, RunPaths.of(config), jobs)
 
     # --- what there is to do
 
@@ -138,11 +145,6 @@ class Plan:
         return str(self.paths.root / "logs" / f"{name}.log")
 
     @property
-    def tile_marker(self) -> str:
-        """Done-marker of a sub-volume, with the wildcard `tile`."""
-        return str(self.paths.infer / "tile-{tile}" / "done.json")
-
-    @property
     def joins_passes(self) -> bool:
         """Whether sub-volumes are flood-filled several times."""
         return len(self.config.inference.all_passes) > 1
@@ -158,23 +160,27 @@ class Plan:
         return self.marker(self.paths.segmented.name)
 
     @property
+    def batch_marker(self) -> str:
+        """Marker of a batch of finished sub-volumes, with the wildcards `first` and `last`."""
+        return str(self.paths.infer_jobs / "{first}-{last}.done")
+
+    @property
     def pass_marker(self) -> str:
-        """Done-marker of a flood fill, with the wildcard `tile` and, where there are several passes, `number`."""
+        """Marker of a pass over a batch, with the wildcards of the batch and, of several passes, `number`."""
         if not self.joins_passes:
-            return self.tile_marker
-        return str(self.paths.infer / "tile-{tile}" / "pass-{number}" / "done.json")
+            return self.batch_marker
+        return str(self.paths.infer_jobs / "{first}-{last}-pass-{number}.done")
 
     @property
     def pass_markers(self) -> list[str]:
-        """Done-markers of all passes over a sub-volume, with the wildcard `tile`."""
-        return [
-            self.pass_marker.replace("{number}", str(number)) for number in range(len(self.config.inference.all_passes))
-        ]
+        """Markers of all passes over a batch, with its wildcards."""
+        count = len(self.config.inference.all_passes)
+        return [self.pass_marker.replace("{number}", str(number)) for number in range(count)]
 
     @property
     def pass_log(self) -> str:
-        """Log of a flood fill, with the wildcards of its marker."""
-        return self.log("infer/tile-{tile}-pass-{number}" if self.joins_passes else "infer/tile-{tile}")
+        """Log of a pass, with the wildcards of its marker."""
+        return self.log("infer/{first}-{last}-pass-{number}" if self.joins_passes else "infer/{first}-{last}")
 
     @property
     def tile_list(self) -> str:
@@ -220,13 +226,31 @@ class Plan:
             return None
         return len(overlapping_tiles(box, inference.subvolume_size, inference.subvolume_overlap))
 
-    def tile_markers(self, checkpoints: Any) -> list[str]:
-        """Done-markers of all sub-volumes; `checkpoints` is Snakemake's, asked only where the number is unknown."""
+    @cached_property
+    def tiles_per_job(self) -> int:
+        """Sub-volumes that a new batch holds at most."""
+        stated = self.config.inference.tiles_per_job
+        return stated or chosen_tiles_per_job(self.config, self.jobs)
+
+    def batch_markers(self, checkpoints: Any) -> list[str]:
+        """Markers of all batches; `checkpoints` is Snakemake's, asked only where the number of tiles is unknown."""
         count = self.tile_count
         if count is None:
             listing = Path(checkpoints.tiles.get().output.boxes).read_text(encoding="utf-8")
             count = sum("\t" in line for line in listing.splitlines())
-        return [self.tile_marker.format(tile=f"{index:04d}") for index in range(count)]
+        finished = [marked.batch for marked in self._marked_batches()]
+        return [str(self.paths.infer_jobs / f"{batch}.done") for batch in cut(count, self.tiles_per_job, finished)]
+
+    def forget_lost_batches(self) -> None:
+        """Remove the markers of batches of which a sub-volume was deleted, so that they are made again."""
+        for marked in self._marked_batches():
+            if not all((folder / "done.json").exists() for folder in marked.folders(self.paths)):
+                with suppress(OSError):  # a dry-run may look at results that it cannot change
+                    marked.path.unlink()
+
+    def _marked_batches(self) -> list["_MarkedBatch"]:
+        found = map(_MarkedBatch.read, sorted(self.paths.infer_jobs.glob("*.done")))
+        return [marked for marked in found if marked is not None]
 
     @property
     def results(self) -> dict[str, str]:
@@ -252,8 +276,34 @@ class Plan:
 
     def launch_training(self, resources: Any) -> str:
         """Launch line of the training ranks: on this machine `training.ranks`, else nodes x ranks per node."""
-        local = resources.get("launcher", self.config.cluster.launcher) == "horovodrun"
-        return self.launch_ranks(resources, self.config.training.ranks if local else resources.tasks)
+        ranks = self.config.training.ranks if self._is_local(resources) else resources.tasks
+        return self.launch_ranks(resources, ranks)
+
+    def launch_inference(self, resources: Any) -> str:
+        """Launch line of the processes that share a batch."""
+        ranks = self.inference_ranks(resources)
+        return self.launch(resources) if ranks == 1 else self.launch_ranks(resources, ranks)
+
+    def inference_ranks(self, resources: Any) -> int:
+        """Processes of an inference job: on this machine `inference.ranks`, else nodes x ranks per node."""
+        return self.config.inference.ranks if self._is_local(resources) else self.inference_tasks
+
+    @property
+    def inference_tasks(self) -> int:
+        """Processes of an inference job on a cluster."""
+        return self.config.cluster.inference_nodes * self.config.cluster.inference_ranks_per_node
+
+    @cached_property
+    def inference_mb(self) -> int:
+        """Memory of a node of an inference job."""
+        return inference_mb(self.config, self.jobs)
+
+    def outlook(self) -> list[str]:
+        """What inference will take, in a few lines; never an error."""
+        return outlook(self.config, self.jobs, self.tiles_per_job)
+
+    def _is_local(self, resources: Any) -> bool:
+        return bool(resources.get("launcher", self.config.cluster.launcher) == "horovodrun")
 
     @property
     def attend_training(self) -> str:
@@ -285,7 +335,7 @@ class Plan:
 
     @property
     def inference_threads(self) -> int:
-        return self.config.inference.intra_op_threads or ALL_CORES
+        return self.config.inference.ranks * self.config.inference.intra_op_threads or ALL_CORES
 
     @property
     def assembly_threads(self) -> int:
@@ -298,6 +348,27 @@ class Plan:
     @property
     def _regions(self) -> list[Region]:
         return [*(self.config.data.labelled.values() if self.trains else ()), self.config.data.test]
+
+
+@dataclass(frozen=True)
+class _MarkedBatch:
+    """A batch that has a marker: of the sub-volumes, or of one pass over them."""
+
+    path: Path
+    batch: Batch
+    number: int | None
+
+    @classmethod
+    def read(cls, path: Path) -> "_MarkedBatch | None":
+        name, _, number = path.stem.partition("-pass-")
+        batch = Batch.parse(name)
+        return None if batch is None else cls(path, batch, int(number) if number else None)
+
+    def folders(self, paths: RunPaths) -> list[Path]:
+        """What the marker says is complete."""
+        if self.number is None:
+            return [paths.tile(index) for index in self.batch.indices]
+        return [paths.tile_pass(index, self.number) for index in self.batch.indices]
 
 
 def _lookup(values: Mapping[str, Any], key: str) -> Any:

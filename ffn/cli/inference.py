@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from ffn.cli.options import add_command, add_config, box_option, numbers_option, zyx_option
+from ffn.cli.options import add_command, add_config, box_option, numbers_option, positive_option, zyx_option
 
 _INFER_EXAMPLES = """\
   ffn infer --config config.yaml --image volume.h5:image --checkpoint model.ckpt --box 0:40,0:48,170:250 --output seg
@@ -11,17 +11,18 @@ _INFER_EXAMPLES = """\
   ffn infer --config config.yaml --tile 0
   ffn infer --config config.yaml --tile 0-7,12
   ffn infer --config config.yaml --tile 0 --pass 3
+  mpiexec -n 4 ffn infer --config config.yaml --tile 0-63
 
 The first form segments one box (or the whole image) as one sub-volume with the configured network and leaves
 seg/segmentation.h5 (dataset labels) and seg/origins.json. The second follows the one object at a place (the numbers of
 a Neuroglancer position the other way round). The third segments one of the run's sub-volumes, which `ffn tiles` lists,
-the fourth several, on a GPU in common batches; the last is one of its `inference.passes`. A command that was killed
-continues when it is run again."""
+the fourth several, on a GPU in common batches; the fifth is one of its `inference.passes`; in the last four processes
+share the sub-volumes. A command that was killed continues when it is run again."""
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the commands of inference and assembly."""
-    infer = add_command(commands, "infer", "segment one sub-volume by flood filling", _INFER_EXAMPLES)
+    infer = add_command(commands, "infer", "segment sub-volumes by flood filling", _INFER_EXAMPLES)
     add_config(infer)
     infer.add_argument("--image", metavar="URI", help="EM image")
     infer.add_argument("--checkpoint", type=Path, metavar="PATH", help="weights: common beginning of the files' names")
@@ -46,15 +47,23 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     infer.add_argument(
         "--pass", dest="number", type=int, metavar="P", help="which of the configured inference.passes (default 0)"
     )
+    _add_ranks(infer)
     infer.set_defaults(run=lambda args: _infer(infer, args))
     agreeing = add_command(
         commands,
         "consensus",
-        "join the passes over a sub-volume: keep what they agree on",
-        "  ffn consensus --config config.yaml --tile 0",
+        "join the passes over sub-volumes: keep what they agree on",
+        "  ffn consensus --config config.yaml --tile 0\n  ffn consensus --config config.yaml --tile 0-7,12",
     )
     add_config(agreeing)
-    agreeing.add_argument("--tile", type=int, metavar="K", required=True, help="sub-volume of the run's test region")
+    agreeing.add_argument(
+        "--tile",
+        type=numbers_option,
+        metavar="K",
+        required=True,
+        help="sub-volumes of the run's test region, such as 3 or 0-7,12",
+    )
+    _add_ranks(agreeing)
     agreeing.set_defaults(run=_consensus)
     listing = add_command(
         commands, "tiles", "list the sub-volumes of a run's test region", "  ffn tiles --config config.yaml"
@@ -71,6 +80,16 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     joining.set_defaults(run=_assemble)
 
 
+def _add_ranks(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--ranks",
+        type=positive_option,
+        metavar="N",
+        help="processes that a launcher started and that share the sub-volumes (default: what the environment says; "
+        "needed with aprun, which does not; 1 = do not ask it)",
+    )
+
+
 def _infer(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     required = ("image", "checkpoint", "output")
     if args.tile is not None:
@@ -80,17 +99,23 @@ def _infer(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     else:
         if args.number is not None:
             parser.error("--pass goes with --tile: a box alone is segmented once, as it is")
+        if args.ranks is not None:
+            parser.error("--ranks goes with --tile: a box alone is segmented by one process")
         missing = [f"--{name}" for name in required if getattr(args, name) is None]
         if missing:
             parser.error(f"give {', '.join(missing)}, or --tile alone for a sub-volume of the run")
     from ffn.config import load_config
+    from ffn.inference.devices import share_devices
     from ffn.inference.subvolume import run_tile
     from ffn.inference.tile import Tile
     from ffn.inference.tiles import infer_tiles
+    from ffn.peers import Peer
 
     config = load_config(args.config)
     if args.tile is not None:
-        infer_tiles(config, args.tile, args.number or 0)
+        peer = Peer.of(ranks=args.ranks)
+        share_devices(peer)
+        infer_tiles(config, args.tile, args.number or 0, peer)
     else:
         run_tile(config, Tile(args.image, args.checkpoint, args.box, args.output, seeds=tuple(args.seed)))
 
@@ -98,8 +123,11 @@ def _infer(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
 def _consensus(args: argparse.Namespace) -> None:
     from ffn.assembly.passes import join_passes
     from ffn.config import load_config
+    from ffn.peers import Peer
 
-    join_passes(load_config(args.config), args.tile)
+    config, peer = load_config(args.config), Peer.of(ranks=args.ranks)
+    for index in args.tile[peer.rank :: peer.size]:
+        join_passes(config, index)
 
 
 def _tiles(args: argparse.Namespace) -> None:

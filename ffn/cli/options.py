@@ -35,6 +35,13 @@ def numbers_option(text: str) -> list[int]:
     return sorted(numbers)
 
 
+def positive_option(text: str) -> int:
+    """A whole number from 1."""
+    if re.fullmatch(r"\d+", text) is None or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1.")
+    return int(text)
+
+
 def add_config(parser: argparse.ArgumentParser) -> None:
     """The required `--config FILE`."""
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="configuration file (YAML)")

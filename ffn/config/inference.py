@@ -118,6 +118,14 @@ class Inference(Section):
     split_min_size: Positive = Field(1000, description="With `split`: image voxels below which a part is dropped.")
     subvolume_size: Size | None = Field(None, description="Sub-volume of one job; empty = the whole box at once.")
     subvolume_overlap: Offset = Field((32, 32, 32), description="Voxels shared with a neighbouring sub-volume.")
+    tiles_per_job: Positive | None = Field(
+        None,
+        description="Sub-volumes of one job; empty = on a cluster what should take half of cluster.runtime_minutes "
+        "once `ffn plan` knows the speed, else one a rank, and up to 64 a rank on a machine with a GPU.",
+    )
+    ranks: Positive = Field(
+        1, description="Processes of an inference job on one machine: they share its sub-volumes, and the GPUs."
+    )
     batch_size: NotNegative = Field(
         0, description="Fields of view evaluated at once, of sub-volumes side by side; 0 = 16 on a GPU, else 1."
     )

@@ -187,9 +187,16 @@ class Cluster(Section):
 
     nodes: Positive = Field(1, description="Nodes of the training job.")
     ranks_per_node: Positive = Field(1, description="Training ranks on each.")
-    runtime_minutes: Positive = Field(60, description="Wall time asked for the training job.")
+    inference_nodes: Positive = Field(1, description="Nodes of an inference job.")
+    inference_ranks_per_node: Positive = Field(
+        1, description="Processes of an inference job on each; they share the job's sub-volumes."
+    )
+    memory_gb: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Memory of a node; `ffn plan` refuses sub-volumes that need more. Empty = not looked at."
+    )
+    runtime_minutes: Positive = Field(60, description="Wall time asked for the jobs of training and inference.")
     launcher: Literal["horovodrun", "aprun", "mpiexec", "srun"] = Field(
-        "horovodrun", description="Starts the ranks of the training job."
+        "horovodrun", description="Starts the ranks of training and inference jobs."
     )
     restarts: NotNegative = Field(
         3,

@@ -80,19 +80,32 @@ def load_executor(
         CheckpointError: if it is missing, of another architecture, or holds weights that are not numbers.
         ConfigError: if Keras runs on a framework that is not supported here.
     """
-    if keras.backend.backend() not in _FORWARD:
-        raise ConfigError(
-            f"Keras runs on {keras.backend.backend()}, but inference needs tensorflow or jax. "
-            "Set the environment variable KERAS_BACKEND to one of them."
-        )
-    _set_threads(threads)
-    model = build_network(network.depth, network.features, precision=precision)
+    model = _built(network, threads, precision)
     load_weights(model, checkpoint)
     if not all(np.isfinite(weights).all() for weights in model.get_weights()):
         raise CheckpointError(
             f"The checkpoint {checkpoint} holds weights that are NaN or infinite: its training diverged. "
             "Train again with a lower training.learning_rate, or use an earlier checkpoint."
         )
+    return _executor(model, network, batch_size)
+
+
+def random_executor(network: Network, *, threads: int = 0, batch_size: int = 0, precision: str = "float32") -> Executor:
+    """As `load_executor`, with the weights that training begins with: as fast, where nothing is trained yet."""
+    return _executor(_built(network, threads, precision), network, batch_size)
+
+
+def _built(network: Network, threads: int, precision: str) -> keras.Model:
+    if keras.backend.backend() not in _FORWARD:
+        raise ConfigError(
+            f"Keras runs on {keras.backend.backend()}, but inference needs tensorflow or jax. "
+            "Set the environment variable KERAS_BACKEND to one of them."
+        )
+    _set_threads(threads)
+    return build_network(network.depth, network.features, precision=precision)
+
+
+def _executor(model: keras.Model, network: Network, batch_size: int) -> Executor:
     return Executor(model, network.fov, batch_size or (_BATCH_ON_GPU if _has_gpu() else 1))
 
 

@@ -19,7 +19,7 @@ from ffn.inference.drive import drive
 from ffn.inference.results import STATE_FILE, write_results
 from ffn.inference.scene import Scene
 from ffn.inference.state import restore_state, save_state
-from ffn.inference.tally import Tally, TileTally
+from ffn.inference.tally import Tally, Throughput, TileTally
 from ffn.inference.tile import Tile, refuse_foreign
 from ffn.progress import Progress, log
 
@@ -29,12 +29,15 @@ def run_tile(config: Config, tile: Tile) -> None:
     run_tiles(config, [tile])
 
 
-def run_tiles(config: Config, tiles: Sequence[Tile]) -> None:
+def run_tiles(config: Config, tiles: Sequence[Tile], shows_progress: bool = True) -> Throughput | None:
     """Fill sub-volumes, some of them side by side; each becomes its own finished folder.
 
     Args:
         config: Its `network` and `inference` sections and `data.voxel_size` are used.
         tiles: All of one checkpoint. Those that are complete are left alone.
+        shows_progress: Whether to say how far the work is, besides a line for each finished sub-volume.
+
+    Returns what this call reached, or None where there was nothing to do.
 
     Raises:
         GeometryError: a box lies outside its image or is smaller than the field of view.
@@ -44,7 +47,7 @@ def run_tiles(config: Config, tiles: Sequence[Tile]) -> None:
     """
     unfinished = [tile for tile in tiles if not _is_complete(config, tile)]
     if not unfinished:
-        return
+        return None
     # Imported here so that a job whose tiles are complete does not wait for TensorFlow.
     from ffn.inference.executor import load_executor
 
@@ -58,11 +61,12 @@ def run_tiles(config: Config, tiles: Sequence[Tile]) -> None:
     )
     concurrent = inference.concurrent or (2 * executor.batch_size if executor.batch_size > 1 else 1)
     voxels = sum(tile.place(config).voxels for tile in unfinished)
-    with Progress(_label(unfinished), voxels, "voxels") as progress:
+    with Progress(_label(unfinished), voxels, "voxels", enabled=shows_progress) as progress:
         tally = Tally(progress)
         drive((_flood(config, tile, tally) for tile in unfinished), executor, concurrent)
     if len(unfinished) > 1:
         log(f"{len(unfinished)} sub-volumes: {tally.fovs} FOVs in {tally.seconds:.0f} s, {tally.fovs_per_s:.1f} FOVs/s")
+    return Throughput(len(unfinished), concurrent, tally.fovs, tally.seconds)
 
 
 def _is_complete(config: Config, tile: Tile) -> bool:

@@ -1,12 +1,30 @@
 """How far a job is: its sub-volumes may be filled side by side, but there is one line of progress."""
 
 import time
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ffn.inference.canvas import Canvas
 from ffn.progress import Progress
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """What a process reached.
+
+    Attributes:
+        tiles: Sub-volumes that it filled.
+        concurrent: Most of them that were filled side by side.
+        fovs: Fields of view that it evaluated.
+        seconds: From the first image to the last marker, without the loading of the network.
+    """
+
+    tiles: int
+    concurrent: int
+    fovs: int
+    seconds: float
 
 
 class Tally:

@@ -17,7 +17,7 @@ _FREE = {
     *("passes", "consensus", "agreement", "split_min_size"),
 }
 """Settings that come in by another name, or only decide what happens to a finished sub-volume."""
-_WITHOUT_EFFECT = {"batch_size", "concurrent", "intra_op_threads", "checkpoint_every_s"}
+_WITHOUT_EFFECT = {"tiles_per_job", "ranks", "batch_size", "concurrent", "intra_op_threads", "checkpoint_every_s"}
 
 
 @dataclass(frozen=True)

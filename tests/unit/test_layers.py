@@ -9,10 +9,10 @@ PACKAGE = Path(__file__).resolve().parents[2] / "ffn"
 
 # From the bottom of the dependencies up; docs/architecture.md draws it.
 LAYERS = [
-    "errors", "geometry", "files", "progress", "stages", "attempts",
+    "errors", "geometry", "batches", "peers", "files", "progress", "stages", "attempts",
     "config", "runs", "volumes", "sources", "synthetic", "prepare", "preflight",
     "model", "training", "inference", "exchange", "assembly", "agglomeration", "evaluation", "export", "report",
-    "scaling", "cluster", "workflow", "cli",
+    "scaling", "planning", "cluster", "workflow", "cli",
 ]  # fmt: skip
 HEAVY = {"tensorflow", "keras", "horovod"}
 MAY_BE_HEAVY = {"model", "training", "inference", "scaling"}

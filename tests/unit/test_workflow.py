@@ -1,5 +1,6 @@
 """What the Snakemake rules are told about a configuration, without Snakemake."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -87,8 +88,9 @@ def test_nothing_is_scored_without_ground_truth():
 
 def test_outputs_are_markers_never_data():
     made = plan()
-    for path in (*made.targets, *made.results.values(), made.tile_marker):
+    for path in (*made.targets, *made.results.values()):
         assert Path(path).name == "done.json"
+    assert Path(made.batch_marker).suffix == ".done"
 
 
 @pytest.mark.parametrize(
@@ -102,16 +104,101 @@ def test_outputs_are_markers_never_data():
 def test_number_of_sub_volumes_is_known_from_the_box(inference, count):
     made = plan(inference=inference)
     assert made.tile_count == count
-    assert made.tile_markers(None) == [f"results/tiny/infer/tile-{i:04d}/done.json" for i in range(count)]
+    assert made.batch_markers(None) == [f"results/tiny/infer/jobs/{i:04d}-{i:04d}.done" for i in range(count)]
 
 
 def test_passes_are_jobs_of_their_own_before_the_sub_volume_is_done():
     once, thrice = plan(), plan(inference={"passes": 3})
-    assert (once.joins_passes, once.pass_marker) == (False, once.tile_marker)
+    assert (once.joins_passes, once.pass_marker) == (False, once.batch_marker)
     assert thrice.joins_passes
-    assert thrice.pass_marker == "results/tiny/infer/tile-{tile}/pass-{number}/done.json"
-    assert thrice.pass_markers == [f"results/tiny/infer/tile-{{tile}}/pass-{n}/done.json" for n in range(3)]
+    assert thrice.pass_marker == "results/tiny/infer/jobs/{first}-{last}-pass-{number}.done"
+    assert thrice.pass_markers == [f"results/tiny/infer/jobs/{{first}}-{{last}}-pass-{n}.done" for n in range(3)]
     assert "{number}" in thrice.pass_log
+
+
+@pytest.fixture
+def six_tiles(tmp_path) -> Plan:
+    """A run of six sub-volumes, with markers as if the batches 0-1 and 2-3 were finished."""
+    made = plan(results=str(tmp_path), data={"test": {"image": "synthetic"}}, inference={"tiles_per_job": 2})
+    assert made.tile_count == 6
+    for index in range(4):
+        made.paths.tile(index).mkdir(parents=True)
+        (made.paths.tile(index) / "done.json").touch()
+    made.paths.infer_jobs.mkdir()
+    for name in ("0000-0001.done", "0002-0003.done", "0000-0001-pass-0-rank-0.json"):
+        (made.paths.infer_jobs / name).touch()
+    return made
+
+
+def with_tiles_per_job(made: Plan, tiles: int) -> Plan:
+    return Plan.of(made.config.model_dump() | {"inference": {**made.config.model_dump()["inference"],
+                   "tiles_per_job": tiles}}, "config.yaml", inputs=False)  # fmt: skip
+
+
+def names(made: Plan) -> list[str]:
+    return [Path(path).stem for path in made.batch_markers(None)]
+
+
+def test_finished_batches_stay_as_they_are_and_the_rest_is_cut_as_asked(six_tiles):
+    assert names(six_tiles) == ["0000-0001", "0002-0003", "0004-0005"]
+    assert names(with_tiles_per_job(six_tiles, 6)) == ["0000-0001", "0002-0003", "0004-0005"]
+    assert names(with_tiles_per_job(six_tiles, 1)) == ["0000-0001", "0002-0003", "0004-0004", "0005-0005"]
+
+
+def test_a_batch_of_which_a_sub_volume_was_deleted_is_made_again(six_tiles):
+    six_tiles.forget_lost_batches()
+    assert len(list(six_tiles.paths.infer_jobs.glob("*.done"))) == 2
+    (six_tiles.paths.tile(2) / "done.json").unlink()
+    six_tiles.forget_lost_batches()
+    assert [path.name for path in six_tiles.paths.infer_jobs.glob("*.done")] == ["0000-0001.done"]
+    assert names(with_tiles_per_job(six_tiles, 6)) == ["0000-0001", "0002-0005"]
+
+
+def test_finished_passes_are_batches_too(six_tiles):
+    values = six_tiles.config.model_dump()
+    values["inference"] |= {"passes": 2, "tiles_per_job": 6}
+    for path in six_tiles.paths.infer_jobs.glob("*.done"):
+        path.unlink()
+    made = Plan.of(values, "config.yaml", inputs=False)
+    for index in (2, 3, 4):
+        made.paths.tile_pass(index, 1).mkdir(parents=True)
+        (made.paths.tile_pass(index, 1) / "done.json").touch()
+    (made.paths.infer_jobs / "0002-0004-pass-1.done").touch()
+    made.forget_lost_batches()
+    assert names(made) == ["0000-0001", "0002-0004", "0005-0005"]
+    (made.paths.tile_pass(3, 1) / "done.json").unlink()
+    made.forget_lost_batches()
+    assert names(made) == ["0000-0005"]
+
+
+def test_sub_volumes_of_a_job_follow_from_speed_and_wall_time(tmp_path, monkeypatch):
+    monkeypatch.setattr("ffn.planning.estimate.visible_gpus", list)
+    values = {"results": str(tmp_path), "data": {"test": {"image": "synthetic"}}}
+
+    def tiles(jobs: int | None, **sections: object) -> int:
+        return Plan.of(plan(**values, **sections).config.model_dump(), "config.yaml", False, jobs).tiles_per_job
+
+    shared = {"inference_nodes": 2, "inference_ranks_per_node": 4}
+    assert (tiles(None), tiles(20), tiles(20, cluster=shared)) == (1, 1, 8)  # nothing measured
+    assert tiles(None, inference={"ranks": 3}) == 3
+    made = plan(**values)
+    # 64,000 voxels of 40x40x64 and 0.1 FOVs each: 10,240 FOVs in 1,024 s, of half an hour in the wall time.
+    for index in range(2):
+        made.paths.tile(index).mkdir(parents=True)
+        done = {"settings": {"box": "0:40,0:40,0:64"}, "facts": {"fovs": 10240}}
+        (made.paths.tile(index) / "done.json").write_text(json.dumps(done))
+        (made.paths.tile(index) / "segmentation.h5").touch()
+    made.paths.infer_jobs.mkdir()
+    reached = {"tiles": 1, "concurrent": 1, "fovs": 1000, "seconds": 100}
+    (made.paths.infer_jobs / "0000-0001-pass-0-rank-0.json").write_text(json.dumps(reached))
+    assert tiles(1, cluster={"runtime_minutes": 60}) == 1
+    assert tiles(1, cluster={"runtime_minutes": 120}) == 3
+    assert tiles(3, cluster={"runtime_minutes": 6000}) == 2  # six sub-volumes, three jobs at once
+    assert tiles(1, cluster={"runtime_minutes": 120, "inference_ranks_per_node": 2}) == 6
+    assert tiles(None) == 1
+    monkeypatch.setattr("ffn.planning.estimate.visible_gpus", lambda: ["0"])
+    assert tiles(None) == 64
+    assert tiles(None, inference={"tiles_per_job": 5}) == 5
 
 
 def test_number_of_sub_volumes_is_known_from_the_synthetic_shape():
@@ -123,8 +210,8 @@ def test_number_of_sub_volumes_may_need_the_data(tmp_path):
     assert made.tile_count is None
     listing = tmp_path / "tiles.txt"
     listing.write_text("2 sub-volumes\n0\t0:64,0:64,0:64\n1\t32:96,0:64,0:64\n")
-    assert made.tile_markers(Checkpoints(listing)) == [
-        f"results/released/infer/tile-{i:04d}/done.json" for i in range(2)
+    assert made.batch_markers(Checkpoints(listing)) == [
+        f"results/released/infer/jobs/{i:04d}-{i:04d}.done" for i in range(2)
     ]
 
 
@@ -158,6 +245,23 @@ def test_launch_lines():
     assert made.launch_training(Resources(theta)).startswith("aprun -n 8 -N 2 -d 64 -j 2 ")
     with pytest.raises(ClusterError):
         made.launch({"launcher": "prun"})
+
+
+def test_processes_of_an_inference_job():
+    made = plan(
+        inference={"ranks": 3, "intra_op_threads": 2}, cluster={"inference_nodes": 2, "inference_ranks_per_node": 4}
+    )
+    assert (made.inference_ranks({}), made.inference_tasks, made.inference_threads) == (3, 8, 6)
+    assert made.launch_inference({}) == "horovodrun --gloo -np 3 -H localhost:3"
+    assert plan().launch_inference({}) == ""
+
+    class Resources(dict):
+        nodes = 2
+
+    theta = Resources(launcher="aprun", depth=16)
+    assert made.inference_ranks(theta) == 8
+    assert made.launch_inference(theta).startswith("aprun -n 8 -N 4 -d 16 -j 1 ")
+    assert plan().launch_inference(Resources(launcher="srun")).startswith("srun --nodes=1 --ntasks=1 ")
 
 
 def test_threads_follow_the_configuration():

@@ -1,6 +1,7 @@
 """The whole chain through Snakemake on a tiny synthetic volume: it ends, stays ended, and survives being killed."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -11,11 +12,17 @@ from calling import ROOT, Snakemake
 
 TINY = Path(__file__).parent / "configs" / "tiny.yaml"
 RUN = Path("results/tiny")
+KILLER = os.pathsep.join([str(Path(__file__).parent / "killer"), os.environ.get("PYTHONPATH", "")])
 pytestmark = pytest.mark.slow
 
 
 def chain(caller: Snakemake, *more: str):
     return caller("--snakefile", ROOT / "Snakefile", "--cores", "2", "--configfile", TINY, "--rerun-incomplete", *more)
+
+
+def written(path: Path) -> tuple[int, int]:
+    """Which file it is and when it was written."""
+    return path.stat().st_ino, path.stat().st_mtime_ns
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +114,39 @@ def test_pieces_are_joined_after_assembly(copied):
     assert "Nothing to be done" in again.stdout
 
 
+def test_batches_of_another_size_repeat_nothing(finished):
+    """What is finished stays cut as it was."""
+    for tiles in (1, 2, 5):
+        again = chain(finished, "--config", f'inference={{"tiles_per_job": {tiles}}}')
+        assert again.returncode == 0
+        assert "Nothing to be done" in again.stdout
+
+
+def test_processes_that_share_a_batch_leave_the_same_files(finished, copied):
+    for stage in ("infer", "assemble", "evaluate", "export", "report"):
+        shutil.rmtree(copied.folder / RUN / stage)
+    shared = '"tiles_per_job": 2, "ranks": 2, "intra_op_threads": 1'
+    done = chain(copied, "--config", f"inference={{{shared}}}")
+    assert done.returncode == 0, done.stdout
+    run = copied.folder / RUN
+    assert len(list(run.glob("infer/jobs/0000-0001-pass-0-rank-*.json"))) == 2
+    assert (run / "infer/jobs/0000-0001.done").is_file()
+    _assert_same_results(finished.folder / RUN, run)
+
+
+def test_a_sub_volume_that_was_deleted_is_made_again_and_its_neighbour_kept(copied):
+    run = copied.folder / RUN
+    shutil.rmtree(run / "infer/tile-0001")
+    kept = written(run / "infer/tile-0000/done.json")
+    shutil.rmtree(run / "assemble")
+    for stage in ("evaluate", "export", "report"):
+        shutil.rmtree(run / stage)
+    done = chain(copied, "--config", 'inference={"tiles_per_job": 2}')
+    assert done.returncode == 0, done.stdout
+    assert (run / "infer/tile-0001/done.json").is_file()
+    assert written(run / "infer/tile-0000/done.json") == kept
+
+
 def test_changed_export_repeats_only_the_export(copied):
     shutil.rmtree(copied.folder / RUN / "export")
     done = chain(copied, "--config", 'export={"mips": 0}')
@@ -121,7 +161,7 @@ def test_killed_run_ends_in_the_same_files(finished, tmp_path, kill):
     caller.env |= {
         "FFN_KILL": kill,
         "FFN_KILLED": str(told),
-        "PYTHONPATH": str(Path(__file__).parent / "killer"),
+        "PYTHONPATH": KILLER,
     }
     first = chain(caller)
     assert first.returncode != 0
@@ -132,11 +172,41 @@ def test_killed_run_ends_in_the_same_files(finished, tmp_path, kill):
     _assert_same_results(finished.folder / RUN, tmp_path / RUN)
 
 
+@pytest.mark.parametrize("tiles", [1, 2, 3])
+def test_killed_batch_goes_on_whatever_the_next_batches_are(finished, tmp_path, tiles):
+    """Four sub-volumes in batches of three: the first batch dies in its second sub-volume."""
+    cut = '"subvolume_size": [24, 40, 64], "subvolume_overlap": [8, 16, 8], "ranks": 1'
+    caller = Snakemake(tmp_path)
+    shutil.copytree(finished.folder, tmp_path, symlinks=True, dirs_exist_ok=True)
+    run = tmp_path / RUN
+    for stage in ("infer", "assemble", "evaluate", "export", "report"):
+        shutil.rmtree(run / stage)
+    told = tmp_path / "killed"
+    caller.env |= {
+        "FFN_KILL": "infer:14:job", "FFN_KILLED": str(told), "PYTHONPATH": KILLER,
+    }  # fmt: skip
+    first = chain(caller, "--config", f'inference={{{cut}, "tiles_per_job": 3}}')
+    assert first.returncode != 0
+    assert told.exists(), first.stdout
+    whole = sorted(path.parent.name for path in run.glob("infer/tile-*/done.json"))
+    assert whole, "something was finished before the kill"
+    assert len(whole) < 4
+    kept = {name: written(run / "infer" / name / "done.json") for name in whole}
+    second = chain(caller, "--config", f'inference={{{cut}, "tiles_per_job": {tiles}}}')
+    assert second.returncode == 0, second.stdout
+    assert {name: written(run / "infer" / name / "done.json") for name in whole} == kept
+    assert len(list(run.glob("infer/tile-*/done.json"))) == 4
+    with h5py.File(run / "assemble/segmentation.h5") as file:
+        assert file["labels"].shape == (40, 64, 64)
+    again = chain(caller, "--config", f'inference={{{cut}, "tiles_per_job": 4}}')
+    assert "Nothing to be done" in again.stdout
+
+
 @pytest.fixture
 def armed(tmp_path) -> Snakemake:
     """A caller whose training can be told to die."""
     caller = Snakemake(tmp_path)
-    caller.env |= {"FFN_KILLED": str(tmp_path / "killed"), "PYTHONPATH": str(Path(__file__).parent / "killer")}
+    caller.env |= {"FFN_KILLED": str(tmp_path / "killed"), "PYTHONPATH": KILLER}
     return caller
 
 

@@ -1,6 +1,7 @@
 """Plans of all shipped configurations with all profiles, in all the ways the workflow can be called."""
 
 import pytest
+import yaml
 from calling import ROOT
 
 from ffn.config import load_config
@@ -36,6 +37,8 @@ def test_plan(snakemake, profile, config):
         assert passes > 1
         assert (planned["infer"], planned["consensus"]) == (passes, 1)
     assert ("aprun -n" in done.stdout) == (profile == "theta")
+    assert "Inference: " in done.stdout
+    assert "Traceback" not in done.stdout
 
 
 def test_training_goes_to_the_nodes_of_the_configuration(snakemake):
@@ -119,6 +122,38 @@ def test_number_of_sub_volumes_may_be_open(snakemake):
     )
     done = snakemake("-n", "--cores", "1", "--configfile", config, cwd=ROOT)
     assert "tiles" in jobs(done.stdout)
+
+
+def test_a_job_fills_a_batch(snakemake):
+    """Three sub-volumes in batches of two, with as many processes as the configuration says."""
+    box = {"test": {"image": "synthetic", "box": "0:80,0:64,0:64"}}
+    values = yaml.safe_load((ROOT / "tests/workflow/configs/tiny.yaml").read_text())
+    values["data"] |= box
+    values["inference"] |= {"subvolume_size": [40, 64, 64], "tiles_per_job": 2, "ranks": 2}
+    values["cluster"] = {"inference_nodes": 2, "inference_ranks_per_node": 4}
+    config = snakemake.folder / "mine.yaml"
+    config.write_text(yaml.safe_dump(values))
+    local = snakemake("-n", "-p", "--cores", "1", "--configfile", config, cwd=ROOT)
+    assert jobs(local.stdout)["infer"] == 2
+    assert "horovodrun --gloo -np 2 -H localhost:2 ffn infer" in local.stdout
+    assert "--tile 0000-0001 --pass 0 --ranks 2" in local.stdout
+    assert "--tile 0002-0002 --pass 0 --ranks 2" in local.stdout
+    assert "Inference: 3 sub-volumes of 40 x 64 x 64" in local.stdout
+    assert "2 jobs of up to 2 sub-volumes, speed not known" in local.stdout
+    theta = snakemake("-n", "-p", "--profile", "theta", "--configfile", config, cwd=ROOT)
+    assert jobs(theta.stdout)["infer"] == 2
+    assert "aprun -n 8 -N 4 -d 64 -j 4" in theta.stdout
+    assert "--tile 0000-0001 --pass 0 --ranks 8" in theta.stdout
+
+
+def test_passes_are_jobs_of_their_own_for_each_batch(snakemake):
+    changed = 'inference={"passes": 2, "tiles_per_job": 2}'
+    arguments = ("--configfile", "tests/workflow/configs/tiny.yaml", "--config", "results=nowhere", changed)
+    done = snakemake("-n", "-p", "--cores", "1", *arguments, cwd=ROOT)
+    planned = jobs(done.stdout)
+    assert (planned["infer"], planned["consensus"]) == (2, 1)
+    assert "ffn consensus --config" in done.stdout
+    assert "--tile 0000-0001 --ranks 1" in done.stdout
 
 
 def test_bad_configuration_ends_in_one_report(snakemake):

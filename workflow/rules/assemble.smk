@@ -1,6 +1,6 @@
 rule assemble:
     input:
-        tiles=lambda wildcards: plan.tile_markers(checkpoints),
+        tiles=lambda wildcards: plan.batch_markers(checkpoints),
     output:
         done=plan.marker("assemble"),
     log:

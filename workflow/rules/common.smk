@@ -20,22 +20,33 @@ config_name = ", ".join(Path(file).name for file in workflow.configfiles) or "Th
 
 # Inputs are looked at once, not again in each job; a dry-run shows its plan without them.
 try:
-    plan = Plan.of(config, config_name, inputs=workflow.is_main_process and not workflow.output_settings.dryrun)
+    plan = Plan.of(
+        config,
+        config_name,
+        inputs=workflow.is_main_process and not workflow.output_settings.dryrun,
+        jobs=workflow.resource_settings.nodes,
+    )
 except FFNError as error:
     raise WorkflowError(str(error)) from None
 
 if workflow.output_settings.dryrun:
     for problem in input_problems(plan.config):
         logger.warning(f"A run would stop here: {problem}")
+    for line in plan.outlook():
+        logger.info(line)
 else:
     plan.write_config()
+
+if workflow.is_main_process:
+    plan.forget_lost_batches()
 
 # In the rules, params that are functions of `output` or `resources` do not start a rule again when they change; the
 # param `settings` does: it holds what decides the rule's results.
 
 
 wildcard_constraints:
-    tile=r"\d+",
+    first=r"\d+",
+    last=r"\d+",
     number=r"\d+",
     ranks=r"\d+",
     repeat=r"\d+",

@@ -25,25 +25,28 @@ rule infer:
         data=plan.data("test"),
         weights=plan.weights,
     output:
-        done=plan.pass_marker,
+        done=touch(plan.pass_marker),
     log:
         plan.pass_log,
     conda:
         "../../envs/ffn.yaml"
     threads: plan.inference_threads
     resources:
-        mem_mb=8000,
+        nodes=plan.config.cluster.inference_nodes,
+        tasks=plan.inference_tasks,
+        mem_mb=lambda wildcards: plan.inference_mb,
         runtime=plan.config.cluster.runtime_minutes,
     params:
         config=lambda wildcards, output: plan.config_file,
-        launch=lambda wildcards, resources: plan.launch(resources),
+        launch=lambda wildcards, resources: plan.launch_inference(resources),
+        ranks=lambda wildcards, resources: plan.inference_ranks(resources),
         settings=plan.settings("data.test", "data.voxel_size", "network", "inference"),
         number=lambda wildcards: wildcards.get("number", 0),
     message:
-        "Flood-filling sub-volume {wildcards.tile}, pass {params.number}"
+        "Flood-filling sub-volumes {wildcards.first} to {wildcards.last}, pass {params.number}"
     shell:
-        "{params.launch} ffn infer --config {params.config:q} --tile {wildcards.tile} --pass {params.number}"
-        " </dev/null 2>&1 | tee {log:q}"
+        "{params.launch} ffn infer --config {params.config:q} --tile {wildcards.first}-{wildcards.last}"
+        " --pass {params.number} --ranks {params.ranks} </dev/null 2>&1 | tee {log:q}"
 
 
 if plan.joins_passes:
@@ -52,9 +55,9 @@ if plan.joins_passes:
         input:
             passes=plan.pass_markers,
         output:
-            done=plan.tile_marker,
+            done=touch(plan.batch_marker),
         log:
-            plan.log("infer/tile-{tile}-consensus"),
+            plan.log("infer/{first}-{last}-consensus"),
         conda:
             "../../envs/ffn.yaml"
         resources:
@@ -65,6 +68,7 @@ if plan.joins_passes:
             launch=lambda wildcards, resources: plan.launch(resources),
             settings=plan.settings("inference"),
         message:
-            "Keeping what the passes over sub-volume {wildcards.tile} agree on"
+            "Keeping what the passes over sub-volumes {wildcards.first} to {wildcards.last} agree on"
         shell:
-            "{params.launch} ffn consensus --config {params.config:q} --tile {wildcards.tile} </dev/null 2>&1 | tee {log:q}"
+            "{params.launch} ffn consensus --config {params.config:q} --tile {wildcards.first}-{wildcards.last}"
+            " --ranks 1 </dev/null 2>&1 | tee {log:q}"

@@ -1,0 +1,96 @@
+"""`ffn plan`: how large, how long, how many nodes, before anything runs."""
+
+import argparse
+import json
+import re
+
+from ffn.cli.options import add_command, add_config, positive_option
+
+_EXAMPLES = """\
+  ffn plan --config config/fib25.yaml
+  ffn plan --config config/fib25.yaml --measure
+  ffn plan --config config/fib25.yaml --walltime 180 --memory 96 --nodes 16
+
+Speed and work are taken from what the run has finished so far, else from the last --measure with this network, else
+speed is unknown and work is that of the published run; the plan that measures uses what it found. What is stated here
+and not in the configuration counts for this plan only. `snakemake -n` prints the plan in three lines."""
+
+
+def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `plan`."""
+    parser = add_command(
+        commands, "plan", "print what inference will take, and how large its parts should be", _EXAMPLES
+    )
+    add_config(parser)
+    parser.add_argument(
+        "--measure", action="store_true", help="first time the network here for some seconds, and keep the result"
+    )
+    parser.add_argument("--seconds", type=_amount, default=10.0, help="time for --measure (default: %(default)s)")
+    parser.add_argument(
+        "--walltime",
+        type=_amount,
+        metavar="MIN",
+        help="minutes of a job (with --nodes: cluster.runtime_minutes)",
+    )
+    parser.add_argument("--memory", type=_amount, metavar="GB", help="of a node (default: cluster.memory_gb)")
+    parser.add_argument(
+        "--nodes",
+        type=positive_option,
+        metavar="N",
+        help="of a cluster that work at once (default: this machine)",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON: times in seconds, memory in bytes")
+    parser.set_defaults(run=_plan)
+
+
+def _plan(args: argparse.Namespace) -> None:
+    from dataclasses import replace
+
+    from ffn.config import load_config
+    from ffn.errors import PlanError
+    from ffn.planning.advice import advise, require_memory, warnings
+    from ffn.planning.estimate import Known, configured_machine, estimate
+    from ffn.planning.extent import extent_of
+    from ffn.planning.rates import store_speed
+    from ffn.planning.table import as_values, table, written
+    from ffn.progress import log
+
+    config = load_config(args.config)
+    extent = extent_of(config)
+    if extent is None:
+        raise PlanError(
+            f"The size of {config.data.test.image} is not known: it cannot be opened. Fetch it first (`ffn fetch`), or "
+            "give data.test.box."
+        )
+    known = Known.of(config)
+    if args.measure:
+        from ffn.planning.measure import measure_speed
+
+        speed = measure_speed(config, args.seconds)
+        store_speed(config, speed)
+        known = replace(known, speed=speed)
+    machine = configured_machine(config, None)
+    if args.nodes is not None:
+        jobs, left = divmod(args.nodes, config.cluster.inference_nodes)
+        if left:
+            raise PlanError(
+                f"--nodes {args.nodes} cannot be given to jobs of {config.cluster.inference_nodes} nodes each "
+                "(cluster.inference_nodes); use a multiple."
+            )
+        machine = configured_machine(config, jobs)
+    if args.walltime is not None:
+        machine = replace(machine, walltime_s=args.walltime * 60)
+    if args.memory is not None:
+        machine = replace(machine, memory=args.memory * 1e9)
+    plan = estimate(config, machine, extent, known, config.inference.tiles_per_job)
+    advice, files = advise(config, machine, extent, known), written(config, plan, known)
+    print(json.dumps(as_values(plan, files, advice), indent=2) if args.json else table(plan, files, advice))
+    for warning in warnings(plan):
+        log(f"ffn: warning: {warning}")
+    require_memory(plan, advice)
+
+
+def _amount(text: str) -> float:
+    if re.fullmatch(r"\d+(\.\d+)?|\.\d+", text) is None or float(text) <= 0:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0.")
+    return float(text)

@@ -1,0 +1,71 @@
+"""How large the volume is that will be segmented, and its sub-volumes."""
+
+from dataclasses import dataclass
+from math import prod
+
+from ffn.config import Config
+from ffn.errors import FFNError
+from ffn.geometry import ZYX, Box, overlapping_tiles
+from ffn.runs import SYNTHETIC
+from ffn.volumes import VoxelSize, open_volume
+
+_CUBES: VoxelSize = (1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Extent:
+    """A region and how it is cut.
+
+    Attributes:
+        region: Its shape in voxels, z,y,x.
+        tile: Shape of its sub-volumes; all have the same.
+        overlap: Voxels that neighbours share, at least; 0 where there is one sub-volume.
+        count: Number of sub-volumes.
+        voxel_size: Nanometres z,y,x; cubes where unknown.
+    """
+
+    region: ZYX
+    tile: ZYX
+    overlap: ZYX
+    count: int
+    voxel_size: VoxelSize = _CUBES
+
+    @classmethod
+    def of(cls, region: ZYX, size: ZYX | None, overlap: ZYX, voxel_size: VoxelSize = _CUBES) -> "Extent":
+        """A region cut into sub-volumes of `size`; None = not cut. Raises GeometryError if the overlap is larger."""
+        if size is None:
+            return cls(region, region, (0, 0, 0), 1, voxel_size)
+        tiles = overlapping_tiles(Box.of_shape(region), size, overlap)
+        return cls(region, tiles[0].shape, overlap if len(tiles) > 1 else (0, 0, 0), len(tiles), voxel_size)
+
+    @property
+    def voxels(self) -> int:
+        return prod(self.region)
+
+    @property
+    def tile_voxels(self) -> int:
+        return prod(self.tile)
+
+    @property
+    def filled(self) -> int:
+        """Voxels of all sub-volumes: those that are shared count as often as they are filled."""
+        return self.count * self.tile_voxels
+
+
+def extent_of(config: Config) -> Extent | None:
+    """The test region as configured; None where its size is only known once its image is there."""
+    test, inference = config.data.test, config.inference
+    if test.image == SYNTHETIC:
+        shape, voxel_size = config.synthetic.shape, config.synthetic.voxel_size
+    else:
+        try:
+            with open_volume(test.image) as image:
+                shape, voxel_size = image.shape, image.voxel_size or _CUBES
+        except FFNError:
+            if test.bounds is None:
+                return None
+            voxel_size = _CUBES
+    region = shape if test.bounds is None else test.bounds.shape
+    return Extent.of(
+        region, inference.subvolume_size, inference.subvolume_overlap, config.data.voxel_size or voxel_size
+    )

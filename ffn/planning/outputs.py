@@ -1,0 +1,58 @@
+"""Files and bytes that segmenting and exporting a region leaves on disk."""
+
+from dataclasses import dataclass
+from math import prod
+
+from ffn.config import Config
+from ffn.geometry import ZYX, Box
+from ffn.planning.extent import Extent
+from ffn.planning.records import tile_records
+
+LABELS, LAYER_LABELS, LAYER_IMAGE = 0.14, 0.10, 0.84
+"""Bytes a voxel as they are written, compressed: labels in HDF5, in a layer, grey values in a layer. Measured on the
+FIB-25 sample of 250^3 voxels and its ground truth."""
+_STATE = 8
+"""Bytes a voxel of a saved state, at most."""
+_TILE_FILES, _CONSENSUS_FILES, _ASSEMBLY_FILES, _EXPORT_FILES = 7, 4, 4, 3
+_SMALL_FILES = 4096
+
+
+@dataclass(frozen=True)
+class Output:
+    """Files of one kind, and their bytes."""
+
+    name: str
+    files: int
+    bytes: int
+
+
+def outputs(config: Config, extent: Extent, unfinished: int) -> list[Output]:
+    """What is written, by kind; `unfinished` sub-volumes are being filled at one time."""
+    records, passes = tile_records(config), len(config.inference.all_passes)
+    density = sum(r.label_bytes for r in records) / sum(r.voxels for r in records) if records else LABELS
+    files = extent.count * (_TILE_FILES * passes + (_CONSENSUS_FILES if passes > 1 else 0))
+    written = passes + (1 if passes > 1 else 0)
+    labels = int(extent.filled * density * written)
+    unfinished = min(unfinished, extent.count * passes)
+    return [
+        Output("sub-volumes", files, labels + files * _SMALL_FILES),
+        Output("saved states, while running", unfinished, unfinished * extent.tile_voxels * _STATE),
+        Output("assembled volume", _ASSEMBLY_FILES, int(extent.voxels * density)),
+        _layers(config, extent),
+    ]
+
+
+def _layers(config: Config, extent: Extent) -> Output:
+    from ffn.export.downsample import levels  # its package loads cloud-volume, which takes a second
+
+    labels = 1 if config.data.test.labels is None else 2
+    chunks, voxels = 0, 0
+    for level in levels(Box.of_shape(extent.region), extent.voxel_size, config.export.mips):
+        chunks += _chunks(level.box.shape, config.export.chunk)
+        voxels += level.box.voxels
+    files = (chunks + 1) * (1 + labels) + _EXPORT_FILES
+    return Output("layers for Neuroglancer", files, int(voxels * (LAYER_IMAGE + labels * LAYER_LABELS)))
+
+
+def _chunks(shape: ZYX, chunk: ZYX) -> int:
+    return prod(-(-n // c) for n, c in zip(shape, chunk, strict=True))

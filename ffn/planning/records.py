@@ -1,0 +1,91 @@
+"""What finished sub-volumes and jobs of a run tell: fields of view, voxels, bytes, seconds.
+
+Only small files are read, and of a large run only the first of them, so that a dry-run stays quick. What cannot be
+read is left out: a plan is an estimate.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from ffn.config import Config
+from ffn.errors import GeometryError
+from ffn.geometry import Box
+from ffn.runs import RunPaths
+
+_MOST = 200
+
+
+@dataclass(frozen=True)
+class TileRecord:
+    """A finished pass over a sub-volume.
+
+    Attributes:
+        voxels: Of the sub-volume.
+        fovs: Fields of view that it took.
+        label_bytes: Size of its labels on disk.
+        fovs_per_s: Of the process that finished it; None where that did nothing.
+    """
+
+    voxels: int
+    fovs: int
+    label_bytes: int
+    fovs_per_s: float | None
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """What a process of a job reached (`ffn.inference.tally.Throughput`)."""
+
+    tiles: int
+    concurrent: int
+    fovs: int
+    seconds: float
+
+
+def tile_records(config: Config) -> list[TileRecord]:
+    """The finished passes of a run, at most 200 of them."""
+    below = "pass-*/done.json" if len(config.inference.all_passes) > 1 else "done.json"
+    found = (_tile_record(marker.parent) for marker in sorted(RunPaths.of(config).infer.glob(f"tile-*/{below}")))
+    return list(islice((record for record in found if record is not None), _MOST))
+
+
+def job_records(config: Config) -> list[JobRecord]:
+    """What processes of the run's jobs reached, where they did something; at most 200 of them."""
+    found = (_job_record(path) for path in sorted(RunPaths.of(config).infer_jobs.glob("*.json")))
+    return list(islice((record for record in found if record is not None), _MOST))
+
+
+def _tile_record(folder: Path) -> TileRecord | None:
+    for done in _values(folder / "done.json"):
+        try:
+            voxels, fovs = Box.parse(done["settings"]["box"]).voxels, int(done["facts"]["fovs"])
+            size = (folder / "segmentation.h5").stat().st_size
+        except (KeyError, TypeError, ValueError, GeometryError, OSError):
+            return None
+        rates = [float(timing.get("fovs_per_s", 0)) for timing in _values(folder / "timing.json") if timing.get("fovs")]
+        return TileRecord(voxels, fovs, size, rates[0] if rates and rates[0] > 0 else None)
+    return None
+
+
+def _job_record(path: Path) -> JobRecord | None:
+    for values in _values(path):
+        try:
+            record = JobRecord(**values)
+        except TypeError:
+            return None
+        return record if record.fovs > 0 and record.seconds > 0 else None
+    return None
+
+
+def _values(path: Path) -> Iterator[dict[str, Any]]:
+    """The contents of a JSON file of keys and values; nothing where there is none."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    if isinstance(values, dict):
+        yield values

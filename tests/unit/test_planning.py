@@ -1,0 +1,440 @@
+"""`ffn plan`: what inference will take, and how large its parts should be."""
+
+import json
+from math import ceil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from ffn.cli import main
+from ffn.config import parse_config
+from ffn.errors import PlanError
+from ffn.export.precomputed import write_layer
+from ffn.geometry import Box, overlapping_tiles
+from ffn.planning.advice import advise, require_memory, warnings
+from ffn.planning.estimate import Estimate, Known, Machine, configured_machine, estimate, inference_mb
+from ffn.planning.extent import Extent, extent_of
+from ffn.planning.measure import measure_speed
+from ffn.planning.memory import PROCESS_BYTES, process_bytes
+from ffn.planning.outputs import outputs
+from ffn.planning.rates import Speed, Work, expected_work, known_speed, store_speed
+from ffn.planning.table import outlook, table, written
+from ffn.runs import RunPaths
+from ffn.volumes import create_hdf5, open_image, open_labels
+
+LARGE = {
+    "run": "large",
+    "data": {"test": {"image": "nowhere.h5:raw", "box": "0:1000,0:1000,0:1000"}, "voxel_size": [10, 10, 10]},
+    "inference": {"checkpoint": "nowhere", "subvolume_size": [250, 250, 250], "subvolume_overlap": [32, 32, 32]},
+}
+
+
+def configured(tmp_path: Path, base: dict = LARGE, **sections):
+    merged = {key: {**base.get(key, {}), **value} for key, value in sections.items()}
+    return parse_config({**base, "results": str(tmp_path / "results"), **merged})
+
+
+def finished(config, index: int, box: str, fovs: int, label_bytes: int, rate: float | None = None) -> None:
+    """Leave what a finished sub-volume leaves that a plan reads."""
+    folder = RunPaths.of(config).tile(index)
+    folder.mkdir(parents=True)
+    (folder / "done.json").write_text(json.dumps({"settings": {"box": box}, "facts": {"fovs": fovs}}))
+    (folder / "segmentation.h5").write_bytes(bytes(label_bytes))
+    if rate is not None:
+        (folder / "timing.json").write_text(json.dumps({"fovs": fovs, "seconds": fovs / rate, "fovs_per_s": rate}))
+
+
+def reached(config, name: str, **values) -> None:
+    folder = RunPaths.of(config).infer_jobs
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(json.dumps(values))
+
+
+def known(fovs_per_voxel: float = 1e-3, fovs_per_s: float | None = None, concurrent: int = 1) -> Known:
+    return Known(Work(fovs_per_voxel, "here"), None if fovs_per_s is None else Speed(fovs_per_s, concurrent, "here"))
+
+
+# --- work and speed
+
+
+def test_work_is_that_of_the_published_run_until_something_is_finished(tmp_path):
+    config = configured(tmp_path)
+    assert expected_work(config).fovs_per_voxel * 250**3 == pytest.approx(25_799)
+    assert "published run" in expected_work(config).basis
+    finished(config, 0, "0:10,0:10,0:10", 30, 100)
+    finished(config, 1, "0:10,0:10,8:28", 90, 100)
+    assert expected_work(config) == Work(120 / 3000, "2 finished sub-volumes of this run")
+
+
+@pytest.mark.parametrize(
+    ("network", "inference", "factor"),
+    [
+        ({"deltas": [4, 8, 8]}, {}, 2),
+        ({}, {"deltas": [16, 16, 8]}, 1 / 4),
+        ({"downsample": [2, 2, 2]}, {}, 1 / 8),
+        ({"deltas": [0, 8, 8], "fov": [1, 33, 33]}, {}, 8),
+    ],
+)
+def test_published_work_is_scaled(tmp_path, network, inference, factor):
+    config = configured(tmp_path, network=network, inference=inference)
+    assert expected_work(config).fovs_per_voxel * 250**3 == pytest.approx(25_799 * factor)
+
+
+def test_speed_is_of_jobs_before_sub_volumes_before_a_measurement(tmp_path):
+    config = configured(tmp_path)
+    assert known_speed(config) is None
+    store_speed(config, Speed(5.0, 1, "a measurement"))
+    assert known_speed(config) == Speed(5.0, 1, "a measurement")
+    assert known_speed(configured(tmp_path, network={"depth": 5})) is None
+    assert known_speed(configured(tmp_path, inference={"precision": "bfloat16"})) is None
+    finished(config, 0, "0:10,0:10,0:10", 30, 100, rate=7.0)
+    assert known_speed(config) == Speed(7.0, 1, "1 finished sub-volume of this run")
+    reached(config, "0000-0007-pass-0-rank-0.json", tiles=8, concurrent=32, fovs=900, seconds=10.0)
+    reached(config, "0000-0007-pass-0-rank-1.json", tiles=8, concurrent=32, fovs=1500, seconds=20.0)
+    assert known_speed(config) == Speed(80.0, 32, "2 jobs of this run")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"tiles": 1}', '{"settings": {"box": "no box"}, "facts": {"fovs": 1}}']
+)
+def test_records_that_cannot_be_read_are_left_out(tmp_path, text):
+    config = configured(tmp_path)
+    folder = RunPaths.of(config).tile(0)
+    folder.mkdir(parents=True)
+    (folder / "done.json").write_text(text)
+    (folder / "segmentation.h5").touch()
+    RunPaths.of(config).infer_jobs.mkdir()
+    (RunPaths.of(config).infer_jobs / "0000-0000.json").write_text(text)
+    RunPaths.of(config).speed.parent.mkdir()
+    RunPaths.of(config).speed.write_text(text)
+    assert "published run" in expected_work(config).basis
+    assert known_speed(config) is None
+
+
+# --- extent
+
+
+def test_extent_is_that_of_the_tiling(tmp_path):
+    extent = extent_of(configured(tmp_path))
+    boxes = overlapping_tiles(Box.of_shape((1000,) * 3), (250,) * 3, (32,) * 3)
+    assert (extent.count, extent.tile, extent.filled) == (len(boxes), boxes[0].shape, sum(box.voxels for box in boxes))
+    whole = extent_of(configured(tmp_path, inference={"subvolume_size": None}))
+    assert (whole.count, whole.tile, whole.overlap) == (1, (1000,) * 3, (0, 0, 0))
+
+
+def test_extent_of_an_image_that_is_not_there(tmp_path):
+    assert extent_of(configured(tmp_path, data={"test": {"image": "nowhere.h5:raw"}})) is None
+
+
+def test_extent_is_read_from_the_image(tmp_path):
+    with create_hdf5(tmp_path / "a.h5", "raw", (30, 40, 50), np.uint8, (20.0, 10.0, 10.0)):
+        pass
+    config = parse_config(
+        {
+            "run": "own",
+            "data": {"test": {"image": f"{tmp_path / 'a.h5'}:raw"}},
+            "network": {"fov": [9, 9, 9], "deltas": [2, 2, 2]},
+            "inference": {"checkpoint": "x"},
+        }
+    )
+    assert (extent_of(config).region, extent_of(config).voxel_size) == ((30, 40, 50), (20.0, 10.0, 10.0))
+
+
+# --- jobs, times, memory
+
+
+def test_arithmetic_of_jobs_and_hours(tmp_path):
+    config = configured(tmp_path, inference={"passes": 2})
+    extent = Extent.of((1000, 250, 250), (250, 250, 250), (0, 0, 0))
+    machine = Machine(nodes=4, job_nodes=2, ranks=2, walltime_s=36000)
+    plan = estimate(config, machine, extent, known(1e-3, 10.0), tiles_per_job=3)
+    tile_s = 250**3 * 1e-3 / 10
+    assert plan.fovs == 2 * 4 * 15625
+    assert plan.tile_seconds == pytest.approx(tile_s)
+    assert plan.jobs == 2 * 2  # two batches, two passes
+    assert plan.job_seconds == pytest.approx(tile_s)  # four processes, three sub-volumes
+    assert plan.seconds == pytest.approx(2 * tile_s)  # two jobs at once
+    assert plan.node_hours == pytest.approx(4 * 2 * tile_s / 3600)
+    assert plan.node_bytes == 2 * plan.process_bytes
+    unknown = estimate(config, machine, extent, known(), tiles_per_job=3)
+    assert (unknown.tile_seconds, unknown.job_seconds, unknown.seconds, unknown.node_hours) == (None,) * 4
+
+
+def test_memory_is_that_of_the_architecture_page(tmp_path):
+    config = configured(tmp_path)
+    voxels = 250**3
+    assert process_bytes(config, (250, 250, 250)) == PROCESS_BYTES + 24 * voxels
+    assert process_bytes(config, (250, 250, 250), 3) == PROCESS_BYTES + (2 * 12 + 24) * voxels
+    pooled = configured(tmp_path, network={"downsample": [1, 2, 2]})
+    assert process_bytes(pooled, (250, 250, 250), 2) == PROCESS_BYTES + (3 + 4 + 24) * voxels
+    text = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert "12 bytes x T while filling" in text
+    assert "4 bytes x T for labels in image voxels" in text
+    assert "24 bytes x T while seeds are found" in text
+
+
+def test_memory_that_jobs_ask_for(tmp_path):
+    config = configured(tmp_path, cluster={"inference_ranks_per_node": 32})
+    held = process_bytes(config, (250, 250, 250))
+    assert inference_mb(config, jobs=20) == ceil(32 * held / 1e6)
+    assert inference_mb(config, jobs=None) == 8000
+    assert inference_mb(configured(tmp_path, data={"test": {"image": "nowhere.h5:raw"}}), None) == 8000
+
+
+def test_files_of_layers_are_those_that_are_written(tmp_path):
+    """Counted against a real export, with voxels that are not cubes."""
+    shape, voxel_size = (20, 70, 40), (30.0, 10.0, 10.0)
+    config = configured(
+        tmp_path,
+        data={
+            "test": {"image": "nowhere.h5:raw", "labels": "x.h5:y", "box": "0:20,0:70,0:40"},
+            "voxel_size": voxel_size,
+        },
+        network={"fov": [9, 9, 9], "deltas": [2, 2, 2]},
+        inference={"checkpoint": "x", "subvolume_size": None},
+        export={"chunk": [16, 16, 16], "mips": 2},
+    )
+    (layers,) = (o for o in outputs(config, extent_of(config), 1) if o.name == "layers for Neuroglancer")
+    rng = np.random.default_rng(0)
+    with create_hdf5(tmp_path / "v.h5", "raw", shape, np.uint8, voxel_size) as volume:
+        volume.write(Box.of_shape(shape), rng.integers(1, 255, shape, np.uint8))
+    with create_hdf5(tmp_path / "l.h5", "labels", shape, np.uint64, voxel_size) as volume:
+        volume.write(Box.of_shape(shape), rng.integers(1, 9, shape, np.uint64))
+    count = 3  # state.json and two markers
+    with open_image(f"{tmp_path / 'v.h5'}:raw") as image, open_labels(f"{tmp_path / 'l.h5'}:labels") as labels:
+        for name, kind, volume in (
+            ("image", "image", image),
+            ("segmentation", "segmentation", labels),
+            ("truth", "segmentation", labels),
+        ):
+            write_layer(tmp_path / name, volume, kind, voxel_size, (0, 0, 0), config.export.chunk, config.export.mips)
+            count += len([path for path in (tmp_path / name).rglob("*") if path.is_file()])
+    assert layers.files == count
+
+
+def test_written_sub_volumes_are_as_dense_as_those_that_are_finished(tmp_path):
+    config = configured(tmp_path)
+    extent = extent_of(config)
+    by_name = {output.name: output for output in outputs(config, extent, 5)}
+    tiles = by_name["sub-volumes"]
+    assert tiles.files == 7 * extent.count
+    assert tiles.bytes == pytest.approx(0.14 * extent.filled, rel=0.02)
+    assert by_name["saved states, while running"].files == 5
+    finished(config, 0, "0:10,0:10,0:10", 30, 500)
+    denser = {output.name: output for output in outputs(config, extent, 5)}["sub-volumes"]
+    assert denser.bytes == pytest.approx(0.5 * extent.filled, rel=0.02)
+    passes = configured(tmp_path, inference={"passes": 3})
+    assert {o.name: o for o in outputs(passes, extent, 5)}["sub-volumes"].files == (3 * 7 + 4) * extent.count
+
+
+# --- advice
+
+
+def test_advice_is_the_largest_that_fits_memory(tmp_path):
+    config, extent = configured(tmp_path), extent_of(configured(tmp_path))
+    found = advise(config, Machine(memory=2e9), extent, known())
+    assert found.extent.tile == (352, 352, 352)
+    assert found.node_bytes <= 2e9 < process_bytes(config, (384, 384, 384))
+    assert advise(config, Machine(memory=0.5e9), extent, known()) is None
+
+
+def test_advice_fits_the_wall_time_and_gives_each_process_a_sub_volume(tmp_path):
+    config, extent = configured(tmp_path), extent_of(configured(tmp_path))
+    quick = advise(config, Machine(walltime_s=7200), extent, known(1e-3, 10.0))
+    assert quick.extent.tile == (320, 320, 320)
+    assert quick.tile_seconds <= 3600 < 352**3 * 1e-4
+    many = advise(config, Machine(nodes=50, ranks=2), extent, known(1e-3, 10.0))
+    assert many.extent.count >= 100
+    assert Extent.of(extent.region, tuple(n + 32 for n in many.extent.tile), (32, 32, 32)).count < 100
+
+
+def test_advice_for_voxels_that_are_no_cubes(tmp_path):
+    config = configured(tmp_path, network={"fov": [9, 33, 33], "deltas": [2, 8, 8]})
+    extent = Extent.of((400, 2000, 2000), (64, 256, 256), (32, 32, 32), (40.0, 10.0, 10.0))
+    found = advise(config, Machine(memory=2e9), extent, known())
+    assert found.extent.tile == (128, 576, 576)
+    assert found.node_bytes <= 2e9 < process_bytes(config, (160, 608, 608))
+
+
+def test_jobs_of_an_advice_fill_half_of_the_wall_time(tmp_path):
+    config, extent = configured(tmp_path), extent_of(configured(tmp_path))
+    tile_s = 250**3 * 1e-3 / 100
+    plan = estimate(config, Machine(nodes=1, walltime_s=20 * tile_s), extent, known(1e-3, 100.0))
+    assert plan.tiles_per_job == 10
+    assert estimate(config, Machine(nodes=25, walltime_s=20 * tile_s), extent, known(1e-3, 100.0)).tiles_per_job == 5
+    assert estimate(config, Machine(nodes=1, ranks=4), extent, known()).tiles_per_job == 4
+
+
+def plan_of(config, machine: Machine, known_: Known, tiles: int = 1) -> Estimate:
+    return estimate(config, machine, extent_of(config), known_, tiles)
+
+
+def test_too_little_memory_is_refused_with_what_would_fit(tmp_path):
+    config = configured(tmp_path)
+    machine = Machine(memory=1e9)
+    advice = advise(config, machine, extent_of(config), known())
+    with pytest.raises(
+        PlanError, match=r"250, 250, 250 voxels .* needs 1\.2 GB on a node, but it has 1\.0 GB\. Use inf"
+    ):
+        require_memory(plan_of(config, machine, known()), advice)
+    with pytest.raises(PlanError, match=r"\(8 processes of 1\.2 GB\).*fewer ranks"):
+        require_memory(plan_of(config, Machine(ranks=8, memory=4e9), known()), None)
+    require_memory(plan_of(config, Machine(memory=2e9), known()), None)
+    require_memory(plan_of(config, Machine(), known()), None)
+
+
+def test_wall_times_that_are_too_short_are_warned_of(tmp_path):
+    config = configured(tmp_path)
+    tile_s = 250**3 * 1e-3
+    (warning,) = warnings(plan_of(config, Machine(walltime_s=tile_s - 60), known(1e-3, 1.0)))
+    assert "A sub-volume is expected to take 260 minutes, longer than the wall time of 259." in warning
+    assert "It resumes" in warning
+    (warning,) = warnings(plan_of(config, Machine(walltime_s=tile_s + 60), known(1e-3, 1.0), tiles=2))
+    assert "lower inference.tiles_per_job" in warning
+    assert warnings(plan_of(config, Machine(walltime_s=3 * tile_s), known(1e-3, 1.0), tiles=2)) == []
+    assert warnings(plan_of(config, Machine(walltime_s=1), known())) == []
+
+
+def test_machine_of_the_configuration(tmp_path):
+    cluster = {"inference_nodes": 2, "inference_ranks_per_node": 4, "memory_gb": 96, "runtime_minutes": 30}
+    config = configured(tmp_path, cluster=cluster, inference={"ranks": 3})
+    assert configured_machine(config, None) == Machine(ranks=3, memory=96e9)
+    assert configured_machine(config, 5) == Machine(10, 2, 4, 1800.0, 96e9)
+
+
+# --- the command
+
+
+@pytest.fixture
+def config_file(tmp_path):
+    """A run on a synthetic volume with a small network, of which one sub-volume is finished."""
+    values = {
+        "run": "planned",
+        "results": str(tmp_path / "results"),
+        "data": {"test": {"image": "synthetic"}},
+        "synthetic": {"shape": [80, 64, 64]},
+        "network": {"depth": 2, "features": 2, "fov": [9, 9, 9], "deltas": [2, 2, 2]},
+        "inference": {
+            "checkpoint": "nowhere", "subvolume_size": [40, 40, 64], "subvolume_overlap": [8, 16, 8],
+            "intra_op_threads": 1,
+        },
+    }  # fmt: skip
+    path = tmp_path / "planned.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def test_table_says_what_is_known_and_from_where(config_file, capsys):
+    assert main(["plan", "--config", str(config_file)]) == 0
+    text = capsys.readouterr().out
+    assert "sub-volumes                           6 of 40 x 40 x 64, overlap 8 x 16 x 8" in text
+    assert "published run" in text
+    assert "nothing was measured" in text
+    assert "node-hours                            not known" in text
+    values = yaml.safe_load(config_file.read_text())
+    config = parse_config(values)
+    finished(config, 0, "0:40,0:40,0:64", 1024, 9000, rate=4.0)
+    assert main(["plan", "--config", str(config_file), "--nodes", "2"]) == 0
+    text = capsys.readouterr().out
+    assert "6,144" in text
+    assert "from 1 finished sub-volume of this run" in text
+    assert "on 2 nodes" in text
+    assert "suggested" in text
+
+
+def test_json(config_file, capsys):
+    config = parse_config(yaml.safe_load(config_file.read_text()))
+    finished(config, 0, "0:40,0:40,0:64", 1024, 9000, rate=4.0)
+    assert main(["plan", "--config", str(config_file), "--walltime", "60", "--nodes", "3", "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["subvolumes"] == {"count": 6, "size": [40, 40, 64], "overlap": [8, 16, 8]}
+    assert (values["fovs"], values["fovs_per_s"]) == (6144, 4.0)
+    assert values["tiles_per_job"] == 2  # six over three nodes; 256 s each
+    assert (values["jobs"], values["job_s"], values["total_s"]) == (3, 512.0, 512.0)
+    assert values["node_hours"] == pytest.approx(3 * 512 / 3600)
+    assert set(values["written"]) == {
+        "sub-volumes", "saved states, while running", "assembled volume", "layers for Neuroglancer",
+    }  # fmt: skip
+    assert values["suggested"]["subvolume_size"] == [32, 32, 32]  # the largest of which each of three nodes gets one
+
+
+def test_memory_and_wall_time_on_the_command_line(config_file, capsys):
+    config = parse_config(yaml.safe_load(config_file.read_text()))
+    finished(config, 0, "0:40,0:40,0:64", 1024, 9000, rate=4.0)
+    assert main(["plan", "--config", str(config_file), "--walltime", "1"]) == 0
+    assert "longer than the wall time of 1" in capsys.readouterr().err
+    assert main(["plan", "--config", str(config_file), "--memory", "0.5"]) == 2
+    error = capsys.readouterr().err
+    assert "needs 0.8 GB on a node, but it has 0.5 GB" in error
+    assert "Traceback" not in error
+
+
+def test_mistakes_on_the_command_line(config_file, capsys):
+    values = yaml.safe_load(config_file.read_text())
+    config_file.write_text(yaml.safe_dump(values | {"cluster": {"inference_nodes": 4}}))
+    assert main(["plan", "--config", str(config_file), "--nodes", "6"]) == 2
+    assert "--nodes 6 cannot be given to jobs of 4 nodes each" in capsys.readouterr().err
+    config_file.write_text(yaml.safe_dump(values | {"data": {"test": {"image": "nowhere.h5:raw"}}}))
+    assert main(["plan", "--config", str(config_file)]) == 2
+    assert "The size of nowhere.h5:raw is not known" in capsys.readouterr().err
+    for wrong in ("0", "-1", "x", "nan"):
+        with pytest.raises(SystemExit):
+            main(["plan", "--config", str(config_file), "--walltime", wrong])
+
+
+def test_measurement_is_kept_and_used(config_file, capsys):
+    """With the real network and random weights: there is no checkpoint."""
+    assert main(["plan", "--config", str(config_file), "--measure", "--seconds", "0.2", "--json"]) == 0
+    told = capsys.readouterr()
+    first = json.loads(told.out)
+    assert first["fovs_per_s"] > 0
+    assert "a measurement of 0 s on this machine" in first["speed_basis"]
+    assert "random weights" in told.err
+    assert main(["plan", "--config", str(config_file), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["fovs_per_s"] == first["fovs_per_s"]
+
+
+def test_a_measurement_counts_at_once_before_what_the_run_reached(config_file, capsys):
+    finished(parse_config(yaml.safe_load(config_file.read_text())), 0, "0:40,0:40,0:64", 1024, 9000, rate=1e-6)
+    assert main(["plan", "--config", str(config_file), "--measure", "--seconds", "0.1", "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["fovs_per_s"] > 1e-3
+    assert "finished sub-volume of this run" in values["fovs_basis"]
+
+
+def test_measurement_fills_batches(config_file):
+    values = yaml.safe_load(config_file.read_text())
+    values["inference"] |= {"batch_size": 4}
+    speed = measure_speed(parse_config(values), 0.1)
+    assert speed.concurrent == 8
+    assert speed.fovs_per_s > 0
+
+
+# --- in a dry-run
+
+
+def test_outlook_is_three_lines_and_never_an_error(tmp_path):
+    config = configured(tmp_path)
+    lines = outlook(config, 20, 1)
+    assert len(lines) == 3
+    assert "125 sub-volumes of 250 x 250 x 250" in lines[0]
+    assert "speed not known" in lines[1]
+    store_speed(config, Speed(2.0, 1, "a measurement"))
+    lines = outlook(config, 20, 1)
+    assert "node-hours" in lines[1]
+    assert "longer than the wall time" in lines[3]
+    (line,) = outlook(configured(tmp_path, data={"test": {"image": "nowhere.h5:raw"}}), None, 1)
+    assert "not known before it is there" in line
+
+
+def test_table_of_a_large_run(tmp_path):
+    config = configured(tmp_path, cluster={"inference_nodes": 8, "inference_ranks_per_node": 4, "memory_gb": 192})
+    store_speed(config, Speed(3.0, 1, "a measurement"))
+    known_, machine = Known.of(config), configured_machine(config, 16)
+    plan = estimate(config, machine, extent_of(config), known_)
+    text = table(plan, written(config, plan, known_), advise(config, machine, plan.extent, known_))
+    assert "32 processes on 8 nodes each" in text
+    assert "on 128 nodes" in text
+    assert "of 192" in text
