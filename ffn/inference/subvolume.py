@@ -103,13 +103,14 @@ def _flood(config: Config, tile: Tile, tally: Tally) -> Flood:
         save_state(state, canvas, seeds, first)
     began, fovs_before = time.monotonic(), canvas.counters["fovs"]
     stages = 1 if tile.seeds else scene.stages
+    counted = TileTally(tally, canvas, box.voxels, stages)
     for number in range(first, stages):
         if number > first:
             seeds, canvas.next_seed = scene.seeds(number), 0
             save_state(state, canvas, seeds, number)
-        counted = TileTally(tally, canvas, seeds, box.voxels // stages)
+        counted.begin(number, seeds)
         yield from _saving(scene, seeds, number, state, counted)
-        counted.finish()
+    counted.finish()
     seconds, fovs = time.monotonic() - began, canvas.counters["fovs"] - fovs_before
     timing = {"fovs": fovs, "seconds": seconds, "fovs_per_s": fovs / max(seconds, 1e-9)}
     write_results(tile.output, scene, timing)

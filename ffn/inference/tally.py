@@ -51,13 +51,25 @@ class Tally:
 
 
 class TileTally:
-    """What one sub-volume adds to the tally of its job."""
+    """What one sub-volume adds to the tally of its job.
 
-    def __init__(self, job: Tally, canvas: Canvas, seeds: NDArray[np.int64], voxels: int) -> None:
-        self._job, self._canvas, self._seeds = job, canvas, seeds
-        self._whole, self._settled = voxels, 0
+    Args:
+        job: The tally of the job.
+        canvas: The flood fill.
+        voxels: Of the sub-volume.
+        stages: Seed policies, each of which counts for as many voxels.
+    """
+
+    def __init__(self, job: Tally, canvas: Canvas, voxels: int, stages: int) -> None:
+        self._job, self._canvas = job, canvas
+        self._whole, self._stages, self._settled = voxels, stages, 0
         self._fovs = canvas.counters["fovs"]
         self._segments = self._claimed = 0
+        self._stage, self._seeds = 0, np.empty((0, 3), np.int64)
+
+    def begin(self, stage: int, seeds: NDArray[np.int64]) -> None:
+        """The seeds of a policy come next."""
+        self._stage, self._seeds = stage, seeds
 
     def update(self) -> None:
         """Count what has changed since the last call."""
@@ -69,7 +81,7 @@ class TileTally:
             job.segments += counters["segments"] - self._segments
             job.voxels += counters["voxels_segmented"] - self._claimed
             self._segments, self._claimed = counters["segments"], counters["voxels_segmented"]
-            settled = int(self._share() * self._whole)
+            settled = int((self._stage + self._share()) / self._stages * self._whole)
         job.settle(settled - self._settled)
         self._settled = settled
 
@@ -80,7 +92,7 @@ class TileTally:
         self._settled = self._whole
 
     def _share(self) -> float:
-        """Of the seeds, those that need no more work: tried, or inside a segment."""
+        """Of the policy's seeds, those that need no more work: tried, or inside a segment."""
         ahead = self._seeds[self._canvas.next_seed :]
         covered = int(np.count_nonzero(self._canvas.labels[tuple(ahead.T)]))
         return (self._canvas.next_seed + covered) / max(len(self._seeds), 1)

@@ -95,6 +95,8 @@ def test_what_the_package_imports_is_a_direct_dependency() -> None:
     names = {r.name.lower().replace("_", "-") for file in ("base.in", "requirements.in") for r in direct(file)}
     # Horovod has its own lock; Keras comes with TensorFlow, in the version that fits it.
     names |= {"horovod", "keras"}
+    # What Keras may run on instead of TensorFlow; imported only where it does.
+    names |= {"jax"}
     distributions = packages_distributions()
     for path in (ROOT / "ffn").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
