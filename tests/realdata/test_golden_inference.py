@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from flooding import literal_flood
 
 from ffn.cli import main
 from ffn.geometry import Box
@@ -109,6 +110,31 @@ def test_crop(golden, segmented):
         expected["background"],
         *(segment["size"] for segment in expected["segments"]),
     ]
+
+
+def test_another_crop_against_the_literal_algorithm(image, checkpoint, tmp_path):
+    """Voxel by voxel, where golden.json has no numbers."""
+    from ffn.config import parse_config
+    from ffn.inference.executor import load_executor
+    from ffn.inference.options import FloodOptions
+    from ffn.inference.subvolume import run_tile
+    from ffn.inference.tile import Tile
+    from ffn.prepare.seeds import peak_seeds
+
+    box, config = Box.parse("56:112,140:204,20:84"), parse_config(CONFIG)
+    run_tile(config, Tile(image, checkpoint, box, tmp_path / "crop"))
+    with open_volume(image) as volume:
+        grey = (volume.read(box).astype(np.float32) - np.float32(128)) / np.float32(33)
+    network = load_executor(config.network, checkpoint)
+    seeds = peak_seeds(grey, config.network.fov, (10, 10, 10))
+    options = FloodOptions.of(config.network, config.inference)
+    expected, origins, *_ = literal_flood(grey, seeds, options, network)
+    with open_volume(f"{tmp_path / 'crop' / 'segmentation.h5'}:labels") as volume:
+        np.testing.assert_array_equal(volume[...], expected)
+    found = json.loads((tmp_path / "crop" / "origins.json").read_text())
+    assert [(r["id"], tuple(r["seed_zyx"]), r["fovs"], r["voxels"]) for r in found] == origins
+    assert len(origins) > 1
+    assert sum(fovs for _, _, fovs, _ in origins) > 30
 
 
 KILLED = """
