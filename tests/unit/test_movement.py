@@ -156,3 +156,16 @@ def test_the_order_does_not_depend_on_when_a_state_was_saved():
             resumed.done.add(resumed._cell(position))
             places[0, 0, seen_later[step]] = max(places[0, 0, seen_later[step]] - 2, 0)
         assert again == order[6:]
+
+
+def test_farther_faces_make_offers_too():
+    logits = np.zeros((17, 17, 17), np.float32)
+    logits[8, 8, 10], logits[8, 8, 13], logits[8, 8, 16] = 2, 3, 4
+    movement = UnseenFirstMovement((0, 0, 0), (2, 2, 2), THRESHOLD, lambda _: 1, 0)
+    assert movement.pop(lambda _: True) == (0, 0, 0)
+    movement.push(logits, (0, 0, 0))
+    # At 2 and, halfway to the border at 8, at 5.
+    assert movement.waiting() == [(0, 0, 2), (0, 0, 5)]
+    flat = UnseenFirstMovement((0, 0, 0), (0, 2, 2), THRESHOLD, lambda _: 1, 0)
+    flat.push(np.full((1, 9, 9), 2, np.float32), (0, 0, 0))
+    assert {z for z, _, _ in flat.waiting()} == {0}
