@@ -35,11 +35,9 @@ def find_pairs(config: Config, labels: Volume, voxel_size: VoxelSize) -> list[Pa
 
 def largest_fill(config: Config) -> int:
     """Evaluations of the network that one fill takes at most: a step is taken to each place on the grid of steps."""
-    network, inference = config.network, config.inference
-    deltas = network.deltas if inference.deltas is None else inference.deltas
     return math.prod(
         1 if delta == 0 else math.ceil((2 * radius + 1 - fov) / delta) + 1
-        for radius, fov, delta in zip(config.agglomeration.radius, network.fov, deltas, strict=True)
+        for radius, fov, delta in zip(config.radii.filled, config.network.fov, config.deltas, strict=True)
     )
 
 

@@ -21,16 +21,16 @@ import numpy as np
 
 from ffn.agglomeration.candidates import in_source, listed, merged_ids, write_candidates
 from ffn.agglomeration.decision_points import DecisionPoint, segment_sizes
-from ffn.agglomeration.flood import NetworkCall
 from ffn.agglomeration.ledger import Ledger
 from ffn.agglomeration.pairs import Pair, find_pairs, largest_fill
-from ffn.agglomeration.refill import Refill
+from ffn.agglomeration.refill import Record, Refill, refill_pairs
 from ffn.agglomeration.relabel import LABELS, write_relabelled
 from ffn.assembly.fill import open_filling
 from ffn.config import Config
 from ffn.errors import ConfigError, DataError, StageError
 from ffn.files import remove, write_json
 from ffn.geometry import Box
+from ffn.inference.drive import BatchedNetwork, side_by_side
 from ffn.inference.fingerprint import checkpoint_fingerprint
 from ffn.inference.tiles import region_box
 from ffn.progress import Progress, log
@@ -38,7 +38,8 @@ from ffn.runs import RunPaths, checkpoint_prefix, image_uri
 from ffn.stages import Stage, done_digest
 from ffn.volumes import Volume, VoxelSize, open_image, open_labels
 
-_INFERENCE = ("segment_threshold", "move_threshold", "deltas", "disco_seed_threshold")
+_INFERENCE = ("segment_threshold", "move_threshold", "deltas", "disco_seed_threshold", "least_unseen", "precision")
+_RADII = ("radius", "analysis_radius", "exclusion_radius")
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def agglomerate(config: Config) -> None:
     Raises StageError where the assembly is not finished or the folder belongs to other settings; CheckpointError
     where there are no weights; ConfigError where agglomeration is not enabled or nothing states the voxel size.
     """
-    paths = RunPaths.of(config)
+    config, paths = config.of_pass(0), RunPaths.of(config)
     folder, results = paths.agglomerate, paths.agglomerate / "results.jsonl"
     with ExitStack() as files:
         inputs = _open(config, files)
@@ -82,6 +83,7 @@ def examine_pair(config: Config, a: int, b: int) -> dict[str, Any]:
 
     Raises DataError where there is no such segment, or the two do not meet; otherwise as `agglomerate`.
     """
+    config = config.of_pass(0)
     with ExitStack() as files:
         inputs = _open(config, files)
         pairs = find_pairs(config, inputs.labels, inputs.voxel_size)
@@ -90,8 +92,9 @@ def examine_pair(config: Config, a: int, b: int) -> dict[str, Any]:
         if found is None:
             met = {number for pair in pairs for number in (pair.point.a, pair.point.b)}
             raise DataError(_why_no_pair(config, a, b, met))
-        refill = Refill(config, inputs.image, inputs.labels, inputs.voxel_size, _network(config))
-        return in_source(refill(found), inputs.box.start)
+        records: list[Record] = []
+        refill_pairs(_refill(config, inputs), [found], _network(config), 2, records.append)
+        return in_source(records[0], inputs.box.start)
 
 
 def _why_no_pair(config: Config, a: int, b: int, met: set[int]) -> str:
@@ -155,7 +158,8 @@ def _settings(config: Config, inputs: _Inputs) -> dict[str, Any]:
         "checkpoint_sha256": checkpoint_fingerprint(checkpoint_prefix(config)),
         "network": config.network.model_dump(),
         "inference": {key: getattr(config.inference, key) for key in _INFERENCE},
-        "agglomeration": config.agglomeration.model_dump(exclude={"enabled"}),
+        "agglomeration": config.agglomeration.model_dump(exclude={"enabled", *_RADII}),
+        "radii": asdict(config.radii),
         "fill_nm": config.assembly.fill_nm,
     }
 
@@ -186,23 +190,38 @@ def _try(config: Config, inputs: _Inputs, pairs: list[Pair], tried: list[Pair], 
     left = [pair for pair in tried if (pair.point.a, pair.point.b) not in ledger.records]
     if not left:
         return
-    refill = Refill(config, inputs.image, inputs.labels, inputs.voxel_size, _network(config))
+    network = _network(config)
+    concurrent = side_by_side(config.inference.concurrent, network.batch_size)
     began, fovs = time.monotonic(), 0
     joined = sum(record["joined"] for record in ledger.records.values())
     with Progress("agglomerate", len(tried), "pairs", done=len(tried) - len(left)) as progress:
-        for pair in left:
-            record = refill(pair)
+
+        def found(record: Record) -> None:
+            nonlocal fovs, joined
             ledger.add(record)
             fovs, joined = fovs + record["fovs"], joined + record["joined"]
             rate = fovs / max(time.monotonic() - began, 1e-9)
             progress.advance(1, f"{joined} joined, {rate:.1f} FOVs/s")
 
+        refill_pairs(_refill(config, inputs), left, network, concurrent, found)
 
-def _network(config: Config) -> NetworkCall:
+
+def _refill(config: Config, inputs: _Inputs) -> Refill:
+    return Refill(config, inputs.image, inputs.labels, inputs.voxel_size)
+
+
+def _network(config: Config) -> BatchedNetwork:
     # Imported here so that a finished stage does not wait for TensorFlow.
     from ffn.inference.executor import load_executor
 
-    return load_executor(config.network, checkpoint_prefix(config), threads=config.inference.intra_op_threads)
+    inference = config.inference
+    return load_executor(
+        config.network,
+        checkpoint_prefix(config),
+        threads=inference.intra_op_threads,
+        batch_size=inference.batch_size,
+        precision=inference.precision,
+    )
 
 
 def _write(config: Config, inputs: _Inputs, folder: Path, records: list[dict[str, Any]]) -> dict[str, int]:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import rods
 import yaml
-from flooding import ConnectedNetwork
+from flooding import Batches, ConnectedNetwork
 
 from ffn.agglomeration import run as stage
 from ffn.agglomeration.candidates import listed, merged_ids, read_candidates, write_candidates
@@ -40,7 +40,7 @@ ROOT = Path(__file__).parents[2]
 def network(monkeypatch):
     network = ConnectedNetwork()
     executor = type(sys)("ffn.inference.executor")
-    executor.load_executor = lambda *_, **__: network
+    executor.load_executor = lambda *_, batch_size, **__: Batches(network, max(batch_size, 1))
     monkeypatch.setitem(sys.modules, executor.__name__, executor)
     return network
 
@@ -185,9 +185,58 @@ def test_results_are_taken_up_in_any_order(run, network, monkeypatch):
     assert contents(folder) == first
 
 
-def killed(run, where, count):
+@pytest.mark.parametrize(("batch_size", "concurrent"), [(4, 0), (3, 7)])
+def test_batches_do_not_show_in_the_files(run, network, batch_size, concurrent):
+    folder = RunPaths.of(configured(run)).agglomerate
+    agglomerate(configured(run))
+    expected = contents(folder)
+    for path in folder.iterdir():
+        path.unlink()
+    values = {**rods.values(run)["inference"], "batch_size": batch_size, "concurrent": concurrent}
+    agglomerate(configured(run, inference=values))
+    assert contents(folder) == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"quality": "fast"}, r"inference\.least_unseen: there 0\.0, now 0\.12"),
+        ({"precision": "bfloat16"}, r"inference\.precision: there 'float32', now 'bfloat16'"),
+        ({"passes": [{"move_threshold": 0.8}]}, r"inference\.move_threshold: there None, now 0\.8"),
+    ],
+)
+def test_what_fills_a_pair_otherwise_is_another_result(run, network, change, problem):
+    agglomerate(configured(run))
+    with pytest.raises(StageError, match=problem):
+        agglomerate(configured(run, inference={**rods.values(run)["inference"], **change}))
+
+
+def test_the_first_pass_decides_the_network(run, network, monkeypatch):
+    """Its checkpoint, its network voxels and its levels; how it turns a sub-volume does not matter."""
+    for suffix in (".index", ".data-00000-of-00001"):
+        (run / f"model.ckpt{suffix}").rename(run / f"other.ckpt{suffix}")
+    loaded = []
+    executor = sys.modules["ffn.inference.executor"]
+
+    def load(chosen, checkpoint, **_):
+        loaded.append((chosen.downsample, checkpoint.name))
+        return Batches(network)
+
+    monkeypatch.setattr(executor, "load_executor", load)
+    first = {"turn": 3, "checkpoint": str(run / "other.ckpt"), "network": {"downsample": [1, 2, 2]}}
+    values = {**rods.values(run)["inference"], "passes": [first, {}]}
+    config = configured(run, inference=values, agglomeration={"enabled": True, "min_segment_size": 100})
+    agglomerate(config)
+    assert loaded == [((1, 2, 2), "other.ckpt")]
+    record = read_candidates(RunPaths.of(config).agglomerate)[0]
+    # Seeds lie in the middle of voxels of 1 x 2 x 2; the region begins at (2, 3, 0).
+    assert [(record["seed_a_zyx"][1] - 3) % 2, record["seed_a_zyx"][2] % 2] == [1, 1]
+
+
+def killed(run, where, count, batch_size=1):
     config = run / "config.yaml"
-    config.write_text(yaml.safe_dump(rods.values(run)))
+    inference = {**rods.values(run)["inference"], "batch_size": batch_size}
+    config.write_text(yaml.safe_dump(rods.values(run, inference=inference)))
     script = Path(__file__).with_name("killed_agglomeration.py")
     command = [sys.executable, str(script), str(config), where, str(count)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -225,6 +274,16 @@ def test_killed_while_filling(run, network, undisturbed, where, count):
     agglomerate(configured(run))
     assert contents(RunPaths.of(configured(run)).agglomerate) == expected
     assert network.calls < calls or (where, count) in (("fov", 1), ("in-line", 1))
+
+
+@pytest.mark.parametrize("count", [220, 500])
+def test_killed_while_several_are_filled(run, network, undisturbed, count):
+    killed(run, "fov", count, batch_size=2)
+    expected, calls = undisturbed(run)
+    network.calls = 0
+    agglomerate(configured(run))
+    assert contents(RunPaths.of(configured(run)).agglomerate) == expected
+    assert network.calls < calls or count == 220
 
 
 @pytest.mark.parametrize(("where", "count"), [("before", 2), ("after", 2), ("after", 5), ("before", 7), ("after", 7)])
