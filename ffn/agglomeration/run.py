@@ -1,6 +1,6 @@
 """The stage `agglomerate`: pieces of one neuron in the assembled segmentation become one object.
 
-    pairs.json        where large segments meet, in the order in which they are tried
+    pairs.h5          where large segments meet, in the order in which they are tried
     results.jsonl     only while unfinished: a line for each pair that has been tried
     candidates.*      all that were tried, the most doubtful first
     objects.json      which segments were joined
@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from ffn.agglomeration.candidates import in_source, listed, merged_ids, write_candidates
-from ffn.agglomeration.decision_points import DecisionPoint, segment_sizes
+from ffn.agglomeration.decision_points import segment_sizes
 from ffn.agglomeration.ledger import Ledger
-from ffn.agglomeration.pairs import Pair, find_pairs, largest_fill
+from ffn.agglomeration.pairs import Pair, Pairs, find_pairs, largest_fill, read_pairs, write_pairs
 from ffn.agglomeration.refill import Record, Refill, refill_pairs
 from ffn.agglomeration.relabel import LABELS, write_relabelled
 from ffn.assembly.fill import open_filling
@@ -67,13 +67,14 @@ def agglomerate(config: Config) -> None:
             remove(results)
             log(f"{folder} is already complete.")
             return
-        pairs = _pairs(config, inputs, folder / "pairs.json")
-        tried = pairs[: config.agglomeration.max_pairs]
+        if not (path := folder / "pairs.h5").exists():
+            write_pairs(path, find_pairs(config, inputs.labels, inputs.voxel_size))
+        count, tried = read_pairs(path, config.agglomeration.max_pairs)
         ledger = Ledger(results)
-        _try(config, inputs, pairs, tried, ledger)
+        _try(config, inputs, count, tried, ledger)
         records = [ledger.records[pair.point.a, pair.point.b] for pair in tried]
         facts = _write(config, inputs, folder, records)
-    stage.finish(pairs=len(pairs), tried=len(tried), **facts)
+    stage.finish(pairs=count, tried=len(tried), **facts)
     remove(results)
     log(f"{folder / 'segmentation.h5'}: {facts['joined']} of {len(tried)} pairs joined, {facts['objects']} objects")
 
@@ -87,19 +88,17 @@ def examine_pair(config: Config, a: int, b: int) -> dict[str, Any]:
     with ExitStack() as files:
         inputs = _open(config, files)
         pairs = find_pairs(config, inputs.labels, inputs.voxel_size)
-        wanted = (min(a, b), max(a, b))
-        found = next((pair for pair in pairs if (pair.point.a, pair.point.b) == wanted), None)
+        found = pairs.between(a, b)
         if found is None:
-            met = {number for pair in pairs for number in (pair.point.a, pair.point.b)}
-            raise DataError(_why_no_pair(config, a, b, met))
+            raise DataError(_why_no_pair(config, a, b, pairs))
         records: list[Record] = []
         refill_pairs(_refill(config, inputs), [found], _network(config), 2, records.append)
         return in_source(records[0], inputs.box.start)
 
 
-def _why_no_pair(config: Config, a: int, b: int, met: set[int]) -> str:
+def _why_no_pair(config: Config, a: int, b: int, pairs: Pairs) -> str:
     settings, where = config.agglomeration, RunPaths.of(config).assembled
-    unknown = [str(number) for number in (a, b) if number not in met]
+    unknown = [str(number) for number in (a, b) if not pairs.meets(number)]
     if not unknown:
         return (
             f"Segments {a} and {b} of {where} do not meet when each is extended by agglomeration.max_distance_nm "
@@ -164,27 +163,11 @@ def _settings(config: Config, inputs: _Inputs) -> dict[str, Any]:
     }
 
 
-def _pairs(config: Config, inputs: _Inputs, path: Path) -> list[Pair]:
-    """All candidates, from the file where a killed run left it."""
-    if not path.exists():
-        found = find_pairs(config, inputs.labels, inputs.voxel_size)
-        write_json(path, [asdict(pair) for pair in found])
-    return [_pair(record) for record in json.loads(path.read_text(encoding="utf-8"))]
-
-
-def _pair(record: dict[str, Any]) -> Pair:
-    point = record["point"]
-    z, y, x = point["zyx"]
-    return Pair(
-        DecisionPoint(point["a"], point["b"], point["distance_nm"], (z, y, x)), record["voxels_a"], record["voxels_b"]
-    )
-
-
-def _try(config: Config, inputs: _Inputs, pairs: list[Pair], tried: list[Pair], ledger: Ledger) -> None:
+def _try(config: Config, inputs: _Inputs, count: int, tried: list[Pair], ledger: Ledger) -> None:
     """Fill again what is not in the ledger yet."""
     settings = config.agglomeration
     log(
-        f"{len(pairs)} pairs of segments meet, {len(tried)} of them are tried. A pair takes 2 fills of at most "
+        f"{count} pairs of segments meet, {len(tried)} of them are tried. A pair takes 2 fills of at most "
         f"{largest_fill(config)} fields of view, and up to {settings.max_retry_iters} times that where seeds fail."
     )
     left = [pair for pair in tried if (pair.point.a, pair.point.b) not in ledger.records]

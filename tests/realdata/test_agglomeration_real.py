@@ -51,7 +51,7 @@ def found(sample, data_dir, tmp_path_factory):
         volume.write(Box.of_shape(BOX.shape), bodies)
     network = load_executor(config.network, data_dir / "ffn_released" / "model.ckpt-27465036")
     with open_image(str(sample / "grayscale_maps"), box=BOX) as image, open_labels(f"{path}:labels") as labels:
-        pairs = {(pair.point.a, pair.point.b): pair for pair in find_pairs(config, labels, VOXELS)}
+        pairs = {(pair.point.a, pair.point.b): pair for pair in find_pairs(config, labels, VOXELS).listed()}
         names, records = ((NEURON, CUT), (OTHER, NEIGHBOUR)), []
         refill = Refill(config, image, labels, VOXELS)
         refill_pairs(refill, [pairs[both] for both in names], network, 4, records.append)

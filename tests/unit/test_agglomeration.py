@@ -17,8 +17,9 @@ from flooding import Batches, ConnectedNetwork
 
 from ffn.agglomeration import run as stage
 from ffn.agglomeration.candidates import listed, merged_ids, read_candidates, write_candidates
+from ffn.agglomeration.decision_points import DecisionPoint, DecisionPoints
 from ffn.agglomeration.ledger import Ledger
-from ffn.agglomeration.pairs import largest_fill
+from ffn.agglomeration.pairs import Pair, Pairs, largest_fill, read_pairs, write_pairs
 from ffn.agglomeration.run import agglomerate, examine_pair
 from ffn.assembly.run import assemble
 from ffn.cli import main
@@ -75,7 +76,7 @@ def test_pieces_of_one_rod_are_joined_and_rods_are_not(run, network):
     facts = json.loads((folder / "done.json").read_text())["facts"]
     assert facts == {"pairs": 3, "tried": 3, "joined": 1, "objects": 3, "fovs": network.calls}
     assert {path.name for path in folder.iterdir()} == {
-        "started.json", "done.json", "pairs.json", "candidates.json", "candidates.csv", "objects.json",
+        "started.json", "done.json", "pairs.h5", "candidates.json", "candidates.csv", "objects.json",
         "segmentation.h5",
     }  # fmt: skip
 
@@ -142,6 +143,21 @@ def test_candidates_are_limited_by_rank_and_size_and_counted_before(run, network
     assert "3 pairs of segments meet, 1 of them are tried" in text
     assert f"2 fills of at most {largest_fill(config)} fields of view" in text
     assert max(entry["fovs"] for entry in found) <= 2 * largest_fill(config)
+
+
+def test_order_of_the_pairs(tmp_path):
+    a, b = np.array([[1, 2], [1, 3], [2, 3], [2, 9], [4, 5]], np.uint64).T
+    points = DecisionPoints(a, b, np.array([5.0, 5.0, 0.0, 5.0, 5.0]), np.arange(15).reshape(5, 3))
+    pairs = Pairs(points, np.array([[9, 100], [50, 40], [1, 1], [40, 90], [100, 8]])).ranked()
+    expected = [(2, 3), (1, 3), (2, 9), (1, 2), (4, 5)]
+    assert [(pair.point.a, pair.point.b) for pair in pairs.listed()] == expected
+    write_pairs(tmp_path / "pairs.h5", pairs)
+    assert read_pairs(tmp_path / "pairs.h5", 2) == (5, pairs.listed(2))
+    assert read_pairs(tmp_path / "pairs.h5", None) == (5, pairs.listed())
+    assert pairs.listed(1) == [Pair(DecisionPoint(2, 3, 0.0, (6, 7, 8)), 1, 1)]
+    (tmp_path / "pairs.h5").write_text("no")
+    with pytest.raises(StageError, match=r"pairs\.h5 cannot be read .*; delete it"):
+        read_pairs(tmp_path / "pairs.h5", 2)
 
 
 def test_crumbs_are_candidates_only_where_they_count_as_segments(run, network):
