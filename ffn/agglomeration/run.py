@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 
 from ffn.agglomeration.candidates import in_source, listed, merged_ids, write_candidates
-from ffn.agglomeration.decision_points import segment_sizes
 from ffn.agglomeration.ledger import Ledger
 from ffn.agglomeration.pairs import Pair, Pairs, find_pairs, largest_fill, read_pairs, write_pairs
 from ffn.agglomeration.refill import Record, Refill, refill_pairs
@@ -139,8 +138,14 @@ def _open(config: Config, files: ExitStack) -> _Inputs:
 
 def _refuse_filled(folder: Path) -> None:
     marker = folder / "done.json"
-    settings = json.loads(marker.read_text(encoding="utf-8")).get("settings", {})
-    if settings.get("assembly", {}).get("fill_nm", 0) > 0:
+    try:
+        made_with = json.loads(marker.read_text(encoding="utf-8")).get("settings", {}).get("assembly", {})
+    except (ValueError, AttributeError) as error:
+        raise StageError(
+            f"{marker} is not a marker of this workflow ({error}); delete {folder} and run "
+            "`ffn assemble --config FILE` again."
+        ) from error
+    if made_with.get("fill_nm", 0) > 0:
         raise StageError(
             f"{folder} was made without agglomeration, with gaps already filled (assembly.fill_nm). "
             "Delete that folder and run `ffn assemble --config FILE` again, or choose another run name."
@@ -159,7 +164,7 @@ def _settings(config: Config, inputs: _Inputs) -> dict[str, Any]:
         "inference": {key: getattr(config.inference, key) for key in _INFERENCE},
         "agglomeration": config.agglomeration.model_dump(exclude={"enabled", *_RADII}),
         "radii": asdict(config.radii),
-        "fill_nm": config.assembly.fill_nm,
+        "assembly": {key: getattr(config.assembly, key) for key in ("fill_nm", "dtype", "block")},
     }
 
 
@@ -209,16 +214,15 @@ def _network(config: Config) -> BatchedNetwork:
 
 def _write(config: Config, inputs: _Inputs, folder: Path, records: list[dict[str, Any]]) -> dict[str, int]:
     """The lists and the relabelled volume; returns what there is to say about them."""
-    ids, _ = segment_sizes(inputs.labels.read, inputs.labels.shape, config.assembly.block)
     pairs = [(record["a"], record["b"]) for record in records if record["joined"]]
-    objects = merged_ids(pairs, int(ids.max(initial=0)))
+    objects = merged_ids(pairs, max((record["b"] for record in records), default=0))
     write_candidates(folder, listed(records, objects, inputs.box.start))
     joined = np.unique(np.array(pairs, np.int64))
     write_json(
         folder / "objects.json",
         {str(number): joined[objects[joined] == number].tolist() for number in np.unique(objects[joined])},
     )
-    path, block = folder / "segmentation.h5", config.assembly.block
+    path, rule = folder / "segmentation.h5", config.assembly
     with open_filling(config, config.assembly.fill_nm, inputs.voxel_size) as filling:
-        present = write_relabelled(path, inputs.labels, objects, inputs.box, block, inputs.voxel_size, filling)
+        present = write_relabelled(path, inputs.labels, objects, inputs.box, rule, inputs.voxel_size, filling)
     return {"joined": len(pairs), "objects": present, "fovs": sum(record["fovs"] for record in records)}

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import neuroglancer
 import numpy as np
 import pytest
@@ -364,6 +365,34 @@ def test_filling_comes_after_joining(run, network):
     assert (filled[8:15, 13] == 1).all()
     assert (filled[8:15, 14] == 3).all()
     assert np.count_nonzero(filled) > np.count_nonzero(pieces)
+
+
+@pytest.mark.parametrize("kind", ["uint32", "uint64"])
+def test_type_and_chunks_are_those_of_the_assembly(run, network, kind):
+    """Blocks of whole chunks: none is written twice."""
+    config = configured(run, assembly={"dtype": kind, "block": [20, 30, 100]})
+    agglomerate(config)
+    with h5py.File(RunPaths.of(config).agglomerate / "segmentation.h5") as file:
+        assert (file["labels"].dtype, file["labels"].chunks) == (np.dtype(kind), (20, 30, 50))
+    _, pieces = rods.rods()
+    np.testing.assert_array_equal(labels_of(RunPaths.of(config).agglomerate), np.where(pieces == 5, 1, pieces))
+
+
+def test_segments_that_meet_no_other_keep_their_ids(tmp_path, network):
+    image, labels = rods.rods()
+    labels[labels == 4] = 2**20
+    rods.make_inputs(tmp_path, image, labels)
+    config = configured(tmp_path)
+    agglomerate(config)
+    np.testing.assert_array_equal(labels_of(RunPaths.of(config).agglomerate), np.where(labels == 5, 1, labels))
+    marker = RunPaths.of(config).agglomerate / "done.json"
+    assert json.loads(marker.read_text())["facts"]["objects"] == 3
+
+
+def test_a_marker_that_is_none(run, network):
+    (RunPaths.of(configured(run)).assemble / "done.json").write_text("[")
+    with pytest.raises(StageError, match="is not a marker of this workflow"):
+        agglomerate(configured(run))
 
 
 def test_assembly_leaves_the_filling_to_agglomeration(tmp_path):
