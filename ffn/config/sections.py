@@ -194,7 +194,9 @@ class Cluster(Section):
     memory_gb: Annotated[float, Field(gt=0)] | None = Field(
         None, description="Memory of a node; `ffn plan` refuses sub-volumes that need more. Empty = not looked at."
     )
-    runtime_minutes: Positive = Field(60, description="Wall time asked for the jobs of training and inference.")
+    runtime_minutes: Positive = Field(
+        60, description="Wall time asked for the jobs of training, inference, assembly and agglomeration."
+    )
     launcher: Literal["horovodrun", "aprun", "mpiexec", "srun"] = Field(
         "horovodrun", description="Starts the ranks of training and inference jobs."
     )

@@ -95,8 +95,8 @@ def import_segmentation(
 def export_segmentation(folder: Path, output: Path) -> Path:
     """Write a finished folder as google/ffn's files below its output folder `output`; returns the .npz.
 
-    The folder is one that `ffn infer`, `ffn consensus`, `ffn assemble` or `import_segmentation` made. Objects without a
-    known seed are missing in `origins`; seconds that are not known are 0.
+    The folder is one that `ffn infer`, `consensus`, `assemble`, `agglomerate` or `import_segmentation` made. Objects
+    without a known seed are missing in `origins`; seconds that are not known are 0.
 
     Raises StageError where the folder is not finished or the files are there and hold something else, ExchangeError
     where they cannot hold the labels.

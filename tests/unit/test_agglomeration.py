@@ -27,6 +27,8 @@ from ffn.cli import main
 from ffn.config import parse_config
 from ffn.errors import CheckpointError, ConfigError, DataError, StageError
 from ffn.evaluation.run import evaluate_run
+from ffn.exchange.folder import export_segmentation
+from ffn.exchange.results import read_result
 from ffn.export import export_run
 from ffn.export.state import with_server
 from ffn.files import write_json
@@ -353,6 +355,14 @@ def test_scores_export_and_report_show_the_joined_objects(run, network, monkeypa
 
     apart = configured(run, agglomeration={"enabled": False})
     assert RunPaths.of(apart).segmentation == paths.assembled != paths.segmentation
+
+
+def test_the_result_goes_to_google_ffn(run, network):
+    config = configured(run)
+    agglomerate(config)
+    path = export_segmentation(RunPaths.of(config).agglomerate, run / "out")
+    assert path == run / "out" / "0" / "3" / "seg-0_3_2.npz"
+    np.testing.assert_array_equal(read_result(path)[0], labels_of(RunPaths.of(config).agglomerate))
 
 
 def test_filling_comes_after_joining(run, network):
