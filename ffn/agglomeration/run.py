@@ -62,15 +62,18 @@ def agglomerate(config: Config) -> None:
     with ExitStack() as files:
         inputs = _open(config, files)
         stage = Stage(folder, _settings(config, inputs))
-        if not stage.begin():
+        if stage.is_done():
             remove(results)
             log(f"{folder} is already complete.")
             return
+        # Before the folder is claimed: weights of another network leave no trace of settings that never worked.
+        network = _network(config)
+        stage.begin()
         if not (path := folder / "pairs.h5").exists():
             write_pairs(path, find_pairs(config, inputs.labels, inputs.voxel_size))
         count, tried = read_pairs(path, config.agglomeration.max_pairs)
         ledger = Ledger(results)
-        _try(config, inputs, count, tried, ledger)
+        _try(config, inputs, network, count, tried, ledger)
         records = [ledger.records[pair.point.a, pair.point.b] for pair in tried]
         facts = _write(config, inputs, folder, records)
     stage.finish(pairs=count, tried=len(tried), **facts)
@@ -85,13 +88,13 @@ def examine_pair(config: Config, a: int, b: int) -> dict[str, Any]:
     """
     config = config.of_pass(0)
     with ExitStack() as files:
-        inputs = _open(config, files)
+        inputs, network = _open(config, files), _network(config)
         pairs = find_pairs(config, inputs.labels, inputs.voxel_size)
         found = pairs.between(a, b)
         if found is None:
             raise DataError(_why_no_pair(config, a, b, pairs))
         records: list[Record] = []
-        refill_pairs(_refill(config, inputs), [found], _network(config), 2, records.append)
+        refill_pairs(_refill(config, inputs), [found], network, 2, records.append)
         return in_source(records[0], inputs.box.start)
 
 
@@ -168,7 +171,9 @@ def _settings(config: Config, inputs: _Inputs) -> dict[str, Any]:
     }
 
 
-def _try(config: Config, inputs: _Inputs, count: int, tried: list[Pair], ledger: Ledger) -> None:
+def _try(
+    config: Config, inputs: _Inputs, network: BatchedNetwork, count: int, tried: list[Pair], ledger: Ledger
+) -> None:
     """Fill again what is not in the ledger yet."""
     settings = config.agglomeration
     log(
@@ -178,7 +183,6 @@ def _try(config: Config, inputs: _Inputs, count: int, tried: list[Pair], ledger:
     left = [pair for pair in tried if (pair.point.a, pair.point.b) not in ledger.records]
     if not left:
         return
-    network = _network(config)
     concurrent = side_by_side(config.inference.concurrent, network.batch_size)
     began, fovs = time.monotonic(), 0
     joined = sum(record["joined"] for record in ledger.records.values())

@@ -491,6 +491,18 @@ def test_mistakes_leave_no_trace(run, network):
     agglomerate(config)
 
 
+def test_weights_of_another_network_leave_no_trace(run, network, monkeypatch):
+    def refuse(*_, **__):
+        raise CheckpointError("another architecture")
+
+    monkeypatch.setattr(sys.modules["ffn.inference.executor"], "load_executor", refuse)
+    config = configured(run)
+    for work in (agglomerate, lambda config: examine_pair(config, 1, 99)):
+        with pytest.raises(CheckpointError, match="another architecture"):
+            work(config)
+    assert not RunPaths.of(config).agglomerate.exists()
+
+
 def test_nothing_is_agglomerated_that_is_not_enabled(run, network):
     config = configured(run, agglomeration={"enabled": False})
     for work in (agglomerate, lambda config: examine_pair(config, 1, 5)):
