@@ -39,8 +39,8 @@ class Agglomeration(Section):
     )
     radius: Offset | None = Field(
         None,
-        description="What is filled again reaches this far from where a pair meets; empty = one and a half fields of "
-        "view, half a one along an axis with delta 0. All radii are in network voxels.",
+        description="What is filled again reaches this far from where a pair meets; empty = half a field of view and "
+        "two steps. All radii are in network voxels.",
     )
     analysis_radius: Offset | None = Field(
         None, description="What is compared reaches this far; empty = two thirds of radius."
@@ -74,12 +74,11 @@ class Agglomeration(Section):
         return self
 
     def radii(self, fov: Size, deltas: Offset) -> Radii:
-        """All radii, those that are empty as they suit a network.
+        """All radii, those that are empty as they suit a network's `fov` and step.
 
-        For fov 17, 33, 33 and deltas 4, 8, 8 these are 25, 49, 49; 17, 33, 33; and 4, 8, 8. Published for that network
-        are 25, 50, 50; 17, 34, 34; and 4, 8, 8.
+        Half a field of view and two steps: a fill can take two steps each way from where the pair meets.
         """
-        filled = self.radius or _each(lambda size, delta: size // 2 + (size if delta > 0 else 0), fov, deltas)
+        filled = self.radius or _each(lambda size, delta: size // 2 + 2 * delta, fov, deltas)
         compared = self.analysis_radius or _each(lambda radius, _: -(-2 * radius // 3), filled, filled)
         return Radii(filled, compared, self.exclusion_radius or deltas)
 
