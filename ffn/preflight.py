@@ -14,7 +14,7 @@ from ffn.config.seeds import PolicyInvertOrigins
 from ffn.errors import ConfigError, FFNError
 from ffn.geometry import ZYX, Box
 from ffn.prepare.volume import lom_radius, training_margin
-from ffn.runs import SYNTHETIC
+from ffn.runs import SYNTHETIC, checkpoint_files
 from ffn.volumes import (
     Volume,
     VoxelSize,
@@ -237,13 +237,18 @@ def _cutting_problems(config: Config) -> list[str]:
 
 
 def _checkpoint_problems(config: Config) -> list[str]:
-    if config.inference.checkpoint is None:
-        return []
-    prefix = Path(config.inference.checkpoint)
-    index = prefix.with_name(f"{prefix.name}.index")
-    if index.is_file() or _will_be_fetched(config, prefix):
-        return []
-    return [f"inference.checkpoint: there is no checkpoint {prefix} (no file {index})."]
+    inference = config.inference
+    named = {"inference.checkpoint": inference.checkpoint}
+    if isinstance(inference.passes, list):
+        listed = enumerate(inference.passes)
+        named |= {f"inference.passes.{number}.checkpoint": chosen.checkpoint for number, chosen in listed}
+        if all(chosen.checkpoint for chosen in inference.passes):
+            del named["inference.checkpoint"]
+    return [
+        f"{key}: there is no checkpoint {name} (no file {name}.index, or no {name}.data-...)."
+        for key, name in named.items()
+        if name is not None and not checkpoint_files(Path(name)) and not _will_be_fetched(config, Path(name))
+    ]
 
 
 def _seed_problems(config: Config) -> list[str]:

@@ -1,5 +1,6 @@
 """Where a run keeps its files: results/<run>/, one folder a stage."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -153,3 +154,13 @@ def checkpoint_prefix(config: Config) -> Path:
     if ready_made is not None:
         return Path(ready_made)
     return paths.best_checkpoint if config.inference.weights == "best" else paths.trained_checkpoint
+
+
+def checkpoint_files(checkpoint: Path) -> list[Path]:
+    """Files of weights: an archive NAME.npz, or PREFIX.index and PREFIX.data-*; empty where they are not all there."""
+    if checkpoint.suffix == ".npz" and checkpoint.is_file():
+        return [checkpoint]
+    prefix = checkpoint.with_name(re.sub(r"\.(index|data-\d+-of-\d+)$", "", checkpoint.name))
+    index = prefix.with_name(f"{prefix.name}.index")
+    data = sorted(prefix.parent.glob(f"{prefix.name}.data-*"))
+    return [index, *data] if index.is_file() and data else []

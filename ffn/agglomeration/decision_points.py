@@ -34,6 +34,7 @@ _OFFSETS = [offset for offset in product((0, 1), repeat=3) if any(offset)]
 _STEPS_PER_NM = 1000
 _TOLERANCE = 1e-6
 """Of a distance that is computed, in voxel edges."""
+_LEAST_ROWS = 1 << 16
 
 
 @dataclass(frozen=True, order=True)
@@ -52,6 +53,29 @@ class DecisionPoint:
     b: int
     distance_nm: float
     zyx: ZYX
+
+
+@dataclass(frozen=True, eq=False)
+class DecisionPoints:
+    """Those of many pairs, as columns; sorted by (a, b).
+
+    Attributes:
+        a, b: uint64 [n].
+        distance_nm: float64 [n].
+        zyx: int64 [n, 3].
+    """
+
+    a: NDArray[np.uint64]
+    b: NDArray[np.uint64]
+    distance_nm: NDArray[np.float64]
+    zyx: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.a)
+
+    def __getitem__(self, row: int) -> DecisionPoint:
+        z, y, x = self.zyx[row].tolist()
+        return DecisionPoint(int(self.a[row]), int(self.b[row]), float(self.distance_nm[row]), (z, y, x))
 
 
 @dataclass(frozen=True)
@@ -88,11 +112,26 @@ class _Touching:
 def segment_sizes(read: Reader, shape: ZYX, block: ZYX) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     """Ids (uint64, ascending, without 0) and voxels (int64) of all segments of a volume."""
     ids, voxels = np.empty(0, np.uint64), np.empty(0, np.int64)
+    waiting, rows = list[tuple[NDArray[np.uint64], NDArray[np.int64]]](), 0
     for part in blocks(Box.of_shape(shape), block):
         found, counts = fastremap.unique(read(part), return_counts=True)
-        ids, member = np.unique(np.concatenate([ids, found.astype(np.uint64)]), return_inverse=True)
-        voxels = np.bincount(member, weights=np.concatenate([voxels, counts])).astype(np.int64)
+        waiting.append((found.astype(np.uint64), counts.astype(np.int64)))
+        rows += len(found)
+        # Only when there is as much to add as there is: else each block would cost as much as all ids.
+        if rows >= max(len(ids), _LEAST_ROWS):
+            ids, voxels = _summed([(ids, voxels), *waiting])
+            waiting, rows = [], 0
+    ids, voxels = _summed([(ids, voxels), *waiting])
     return ids[ids != 0], voxels[ids != 0]
+
+
+def _summed(
+    tables: list[tuple[NDArray[np.uint64], NDArray[np.int64]]],
+) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    ids, member = np.unique(np.concatenate([ids for ids, _ in tables]), return_inverse=True)
+    # Whole numbers below 2^53 are added exactly.
+    voxels = np.bincount(member, weights=np.concatenate([voxels for _, voxels in tables]), minlength=len(ids))
+    return ids, voxels.astype(np.int64)
 
 
 def decision_points(
@@ -102,8 +141,8 @@ def decision_points(
     voxel_size: VoxelSize,
     block: ZYX,
     candidates: NDArray[np.uint64] | None = None,
-) -> list[DecisionPoint]:
-    """The decision points of all pairs that meet, sorted by their ids.
+) -> DecisionPoints:
+    """The decision points of all pairs that meet.
 
     Args:
         read: The segmentation, 0 = background.
@@ -120,7 +159,9 @@ def decision_points(
         box = _with_rim(part, whole, max_distance_nm, voxel_size)
         labels = read(box).astype(np.uint64)
         if candidates is not None:
-            labels = fastremap.mask_except(labels, candidates.tolist())
+            # Those that are here: all candidates of a large volume would be looked up anew for each block.
+            here = fastremap.unique(labels)
+            labels = fastremap.mask_except(labels, here[np.isin(here, candidates)].tolist())
         return _touching(labels, part.relative_to(box.start), part.start, max_distance_nm, voxel_size)
 
     # First how deep, and the middle of the equally deep places; then, where these are, the one nearest to it.
@@ -135,10 +176,7 @@ def decision_points(
             if (here.depth == contacts.depth[nearest.rows(here.a, here.b)]).any():
                 nearest.look_at(touching(part))
             progress.advance(1, f"{len(contacts.a)} pairs")
-    return [
-        DecisionPoint(int(a), int(b), int(depth) / _STEPS_PER_NM, (int(z), int(y), int(x)))
-        for a, b, depth, (z, y, x) in zip(contacts.a, contacts.b, contacts.depth, nearest.zyx(), strict=True)
-    ]
+    return DecisionPoints(contacts.a, contacts.b, contacts.depth / _STEPS_PER_NM, nearest.zyx())
 
 
 class _Nearest:

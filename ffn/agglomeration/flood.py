@@ -1,17 +1,20 @@
 """One object grown from one seed, with its map kept: the only place here that looks into a canvas."""
 
-from collections.abc import Callable
+from collections.abc import Generator
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ffn.geometry import ZYX
-from ffn.inference.canvas import Canvas
+from ffn.inference.canvas import Canvas, Look
 from ffn.inference.options import FloodOptions
 
-NetworkCall = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]
-"""(image, object map) -> updated map: float32 [z, y, x] of the field of view; the result may be written to."""
+T = TypeVar("T")
+
+Asking = Generator[Look, NDArray[np.float32], T]
+"""Yields what the network shall look at, is sent the updated map for it (`ffn.inference.canvas`), returns a result."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +37,9 @@ def flood(
     taken: NDArray[np.bool_],
     seed: ZYX,
     options: FloodOptions,
-    network: NetworkCall,
     deleted_from: np.float32,
     deleted_to: np.float32,
-) -> Filled:
+) -> Asking[Filled]:
     """Grow one object.
 
     Args:
@@ -45,7 +47,6 @@ def flood(
         taken: bool [z, y, x], voxels of other objects: the field of view is not centred there.
         seed: Where it starts.
         options: Levels and sizes; the smallest size and the distance to other objects play no part.
-        network: One evaluation of the network.
         deleted_from: Logit from which on a voxel can be deleted.
         deleted_to: Logit below which it then is.
     """
@@ -55,15 +56,11 @@ def flood(
     steps = canvas.follow(seed)
     look = next(steps, None)
     while look is not None:
-        after = network(*look)
+        after = yield look
         # Holding down, which comes after, changes only voxels that were outside before.
         deleted += int(np.count_nonzero((look.object_map >= deleted_from) & (after < deleted_to)))
         try:
             look = steps.send(after)
         except StopIteration:
             look = None
-    logits = np.full(image.shape, np.nan, np.float32)
-    if canvas.growth is not None:
-        box = canvas.box_around(canvas.growth.low, canvas.growth.high)
-        logits[box] = canvas.object_map[box]
-    return Filled(logits, canvas.counters["fovs"], deleted)
+    return Filled(canvas.object_map, canvas.counters["fovs"], deleted)

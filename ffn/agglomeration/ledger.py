@@ -1,4 +1,4 @@
-"""Results that arrive one after another, each on disk for good before the next is begun.
+"""Results that arrive one after another, each on disk for good before the next is taken.
 
 One line of JSON a result. A kill can at most leave a line without its end; that one is cut off and done again.
 """

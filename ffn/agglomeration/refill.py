@@ -1,18 +1,34 @@
-"""One pair of a run, from its decision point to the record of what was found."""
+"""Pairs of a run, from their decision points to the records of what was found.
 
+    pair 0   fill of a ─┐ ─> record ─┐
+             fill of b ─┘            │
+    pair 1   fill of a ─┐ ─> record ─┼─> in the order of the pairs
+             fill of b ─┘            │
+    ...
+
+All fills that run side by side share the batches of the network (`ffn.inference.drive`). A fill's answers depend on its
+own looks only, so the records are the same whatever the batch size.
+"""
+
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
-from ffn.agglomeration.flood import NetworkCall
 from ffn.agglomeration.pairs import Pair, network_voxel
 from ffn.agglomeration.resegment import Resegmentation, Scene, resegment
 from ffn.agglomeration.score import scores_of, verdict_of
 from ffn.config import Config
 from ffn.geometry import ZYX, Box
+from ffn.inference.canvas import Flood
+from ffn.inference.drive import BatchedNetwork, drive
 from ffn.inference.options import FloodOptions
 from ffn.volumes import Volume, VoxelSize, coarse_voxel_size, coarsen
+
+Record = dict[str, Any]
+"""What was found for a pair, of JSON's types; places are image voxels of the region."""
 
 
 class Refill:
@@ -23,13 +39,10 @@ class Refill:
         image: Grey values of the region.
         labels: Its segmentation.
         voxel_size: Nanometres, zyx.
-        network: One evaluation of the network.
     """
 
-    def __init__(
-        self, config: Config, image: Volume, labels: Volume, voxel_size: VoxelSize, network: NetworkCall
-    ) -> None:
-        self._settings, self._network = config.agglomeration, network
+    def __init__(self, config: Config, image: Volume, labels: Volume, voxel_size: VoxelSize) -> None:
+        self._settings, self._radii = config.agglomeration, config.radii
         self._options = FloodOptions.of(config.network, config.inference)
         self._mean, self._stddev = np.float32(config.network.image_mean), np.float32(config.network.image_stddev)
         self._factors = config.network.downsample
@@ -44,7 +57,7 @@ class Refill:
         """
         point = network_voxel(place, self._factors)
         start, stop = [], []
-        for p, radius, extent in zip(point, self._settings.radius, self._image.shape, strict=True):
+        for p, radius, extent in zip(point, self._radii.filled, self._image.shape, strict=True):
             size = min(2 * radius + 1, extent)
             start.append(min(max(p - radius, 0), extent - size))
             stop.append(start[-1] + size)
@@ -53,13 +66,23 @@ class Refill:
         z, y, x = (p - a for p, a in zip(point, box.start, strict=True))
         return Scene(grey, self._labels.read(box).astype(np.uint64), (z, y, x), self._voxel_size), box.start
 
-    def __call__(self, pair: Pair) -> dict[str, Any]:
-        """Fill both segments of a pair; the record is of JSON's types, its places are image voxels of the region."""
+    def floods(self, pair: Pair, found: Callable[[Record], None]) -> tuple[Flood, Flood]:
+        """Both fills of a pair; the one that ends last calls `found`."""
         point = pair.point
-        scene, corner = self.scene(point.zyx)
-        a = resegment(scene, point.a, point.b, self._settings, self._options, self._network)
-        b = resegment(scene, point.b, point.a, self._settings, self._options, self._network)
-        region = scene.around(scene.point, self._settings.analysis_radius)
+        opened = cache(lambda: self.scene(point.zyx))
+        ends: dict[int, Resegmentation] = {}
+
+        def one(segment: int, other: int) -> Flood:
+            scene, corner = opened()
+            ends[segment] = yield from resegment(scene, segment, other, self._settings, self._radii, self._options)
+            if len(ends) == 2:
+                found(self._record(pair, scene, corner, ends[point.a], ends[point.b]))
+
+        return one(point.a, point.b), one(point.b, point.a)
+
+    def _record(self, pair: Pair, scene: Scene, corner: ZYX, a: Resegmentation, b: Resegmentation) -> Record:
+        point = pair.point
+        region = scene.around(scene.point, self._radii.compared)
         here = scene.labels[region]
         scores = scores_of(a, b, here == point.a, here == point.b)
         return {
@@ -84,3 +107,29 @@ class Refill:
         if fill.seed is None:
             return None
         return [(s + c) * f + f // 2 for s, c, f in zip(fill.seed, corner, self._factors, strict=True)]
+
+
+def refill_pairs(
+    refill: Refill, pairs: Iterable[Pair], network: BatchedNetwork, concurrent: int, found: Callable[[Record], None]
+) -> None:
+    """Fill pairs again.
+
+    Args:
+        refill: Of the run.
+        pairs: Different ones; each is begun when there is room for it.
+        network: Evaluates the fields of view.
+        concurrent: Fills that run side by side.
+        found: Called with the record of each pair, in their order.
+    """
+    waiting: dict[int, Record] = {}
+    handed_on = 0
+
+    def ended(number: int, record: Record) -> None:
+        nonlocal handed_on
+        waiting[number] = record
+        while handed_on in waiting:
+            found(waiting.pop(handed_on))
+            handed_on += 1
+
+    floods = (flood for number, pair in enumerate(pairs) for flood in refill.floods(pair, partial(ended, number)))
+    drive(floods, network, concurrent)

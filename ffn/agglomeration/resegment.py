@@ -13,8 +13,8 @@ import edt
 import numpy as np
 from numpy.typing import NDArray
 
-from ffn.agglomeration.flood import NetworkCall, flood
-from ffn.config import Agglomeration
+from ffn.agglomeration.flood import Asking, flood
+from ffn.config import Agglomeration, Radii
 from ffn.geometry import ZYX, Box
 from ffn.inference.options import FloodOptions
 from ffn.model.logits import logit
@@ -76,22 +76,22 @@ def resegment(
     segment: int,
     other: int,
     settings: Agglomeration,
+    radii: Radii,
     options: FloodOptions,
-    network: NetworkCall,
-) -> Resegmentation:
+) -> Asking[Resegmentation]:
     """Fill `segment` again, with `other` out of the way.
 
     Args:
         scene: Around the point where the two meet.
         segment: Id of the one to fill.
         other: Id of the one that it may belong to.
-        settings: Radii, attempts and levels.
+        settings: Attempts and levels.
+        radii: Of its network.
         options: Of the flood fill.
-        network: One evaluation of the network.
     """
     original = scene.labels == segment
     taken = (scene.labels != 0) & ~original & (scene.labels != other)
-    region = scene.around(scene.point, settings.analysis_radius)
+    region = scene.around(scene.point, radii.compared)
     here = int(np.count_nonzero(original[region]))
     depth = _depth(scene, original, settings, options)
     levels = logit(settings.deleted_from), logit(settings.deleted_to)
@@ -101,7 +101,7 @@ def resegment(
         seed = _highest(depth)
         if depth[seed] <= 0:
             break
-        filled = flood(scene.image, taken, seed, options, network, *levels)
+        filled = yield from flood(scene.image, taken, seed, options, *levels)
         attempts, fovs = attempts + 1, fovs + filled.fovs
         inside = (filled.logits >= options.segment) & ~taken
         recovered = int(np.count_nonzero(inside[region] & original[region])) / here
@@ -111,7 +111,7 @@ def resegment(
             best = Resegmentation(seed, 0, 0, recovered, voxels, filled.deleted, best.max_edt_nm, reached)
         if recovered >= settings.segment_recovery_fraction:
             break
-        depth[scene.around(seed, settings.exclusion_radius)] = 0
+        depth[scene.around(seed, radii.excluded)] = 0
     return Resegmentation(
         best.seed, attempts, fovs, best.recovered, best.voxels, best.deleted, best.max_edt_nm, best.reached
     )

@@ -1,6 +1,6 @@
 """The stage `agglomerate`: pieces of one neuron in the assembled segmentation become one object.
 
-    pairs.json        where large segments meet, in the order in which they are tried
+    pairs.h5          where large segments meet, in the order in which they are tried
     results.jsonl     only while unfinished: a line for each pair that has been tried
     candidates.*      all that were tried, the most doubtful first
     objects.json      which segments were joined
@@ -20,17 +20,16 @@ from typing import Any
 import numpy as np
 
 from ffn.agglomeration.candidates import in_source, listed, merged_ids, write_candidates
-from ffn.agglomeration.decision_points import DecisionPoint, segment_sizes
-from ffn.agglomeration.flood import NetworkCall
 from ffn.agglomeration.ledger import Ledger
-from ffn.agglomeration.pairs import Pair, find_pairs, largest_fill
-from ffn.agglomeration.refill import Refill
+from ffn.agglomeration.pairs import Pair, Pairs, find_pairs, largest_fill, read_pairs, write_pairs
+from ffn.agglomeration.refill import Record, Refill, refill_pairs
 from ffn.agglomeration.relabel import LABELS, write_relabelled
 from ffn.assembly.fill import open_filling
 from ffn.config import Config
 from ffn.errors import ConfigError, DataError, StageError
 from ffn.files import remove, write_json
 from ffn.geometry import Box
+from ffn.inference.drive import BatchedNetwork, side_by_side
 from ffn.inference.fingerprint import checkpoint_fingerprint
 from ffn.inference.tiles import region_box
 from ffn.progress import Progress, log
@@ -38,7 +37,8 @@ from ffn.runs import RunPaths, checkpoint_prefix, image_uri
 from ffn.stages import Stage, done_digest
 from ffn.volumes import Volume, VoxelSize, open_image, open_labels
 
-_INFERENCE = ("segment_threshold", "move_threshold", "deltas", "disco_seed_threshold")
+_INFERENCE = ("segment_threshold", "move_threshold", "deltas", "disco_seed_threshold", "least_unseen", "precision")
+_RADII = ("radius", "analysis_radius", "exclusion_radius")
 
 
 @dataclass(frozen=True)
@@ -57,22 +57,26 @@ def agglomerate(config: Config) -> None:
     Raises StageError where the assembly is not finished or the folder belongs to other settings; CheckpointError
     where there are no weights; ConfigError where agglomeration is not enabled or nothing states the voxel size.
     """
-    paths = RunPaths.of(config)
+    config, paths = config.of_pass(0), RunPaths.of(config)
     folder, results = paths.agglomerate, paths.agglomerate / "results.jsonl"
     with ExitStack() as files:
         inputs = _open(config, files)
         stage = Stage(folder, _settings(config, inputs))
-        if not stage.begin():
+        if stage.is_done():
             remove(results)
             log(f"{folder} is already complete.")
             return
-        pairs = _pairs(config, inputs, folder / "pairs.json")
-        tried = pairs[: config.agglomeration.max_pairs]
+        # Before the folder is claimed: weights of another network leave no trace of settings that never worked.
+        network = _network(config)
+        stage.begin()
+        if not (path := folder / "pairs.h5").exists():
+            write_pairs(path, find_pairs(config, inputs.labels, inputs.voxel_size))
+        count, tried = read_pairs(path, config.agglomeration.max_pairs)
         ledger = Ledger(results)
-        _try(config, inputs, pairs, tried, ledger)
+        _try(config, inputs, network, count, tried, ledger)
         records = [ledger.records[pair.point.a, pair.point.b] for pair in tried]
         facts = _write(config, inputs, folder, records)
-    stage.finish(pairs=len(pairs), tried=len(tried), **facts)
+    stage.finish(pairs=count, tried=len(tried), **facts)
     remove(results)
     log(f"{folder / 'segmentation.h5'}: {facts['joined']} of {len(tried)} pairs joined, {facts['objects']} objects")
 
@@ -82,21 +86,21 @@ def examine_pair(config: Config, a: int, b: int) -> dict[str, Any]:
 
     Raises DataError where there is no such segment, or the two do not meet; otherwise as `agglomerate`.
     """
+    config = config.of_pass(0)
     with ExitStack() as files:
-        inputs = _open(config, files)
+        inputs, network = _open(config, files), _network(config)
         pairs = find_pairs(config, inputs.labels, inputs.voxel_size)
-        wanted = (min(a, b), max(a, b))
-        found = next((pair for pair in pairs if (pair.point.a, pair.point.b) == wanted), None)
+        found = pairs.between(a, b)
         if found is None:
-            met = {number for pair in pairs for number in (pair.point.a, pair.point.b)}
-            raise DataError(_why_no_pair(config, a, b, met))
-        refill = Refill(config, inputs.image, inputs.labels, inputs.voxel_size, _network(config))
-        return in_source(refill(found), inputs.box.start)
+            raise DataError(_why_no_pair(config, a, b, pairs))
+        records: list[Record] = []
+        refill_pairs(_refill(config, inputs), [found], network, 2, records.append)
+        return in_source(records[0], inputs.box.start)
 
 
-def _why_no_pair(config: Config, a: int, b: int, met: set[int]) -> str:
+def _why_no_pair(config: Config, a: int, b: int, pairs: Pairs) -> str:
     settings, where = config.agglomeration, RunPaths.of(config).assembled
-    unknown = [str(number) for number in (a, b) if number not in met]
+    unknown = [str(number) for number in (a, b) if not pairs.meets(number)]
     if not unknown:
         return (
             f"Segments {a} and {b} of {where} do not meet when each is extended by agglomeration.max_distance_nm "
@@ -137,8 +141,14 @@ def _open(config: Config, files: ExitStack) -> _Inputs:
 
 def _refuse_filled(folder: Path) -> None:
     marker = folder / "done.json"
-    settings = json.loads(marker.read_text(encoding="utf-8")).get("settings", {})
-    if settings.get("assembly", {}).get("fill_nm", 0) > 0:
+    try:
+        made_with = json.loads(marker.read_text(encoding="utf-8")).get("settings", {}).get("assembly", {})
+    except (ValueError, AttributeError) as error:
+        raise StageError(
+            f"{marker} is not a marker of this workflow ({error}); delete {folder} and run "
+            "`ffn assemble --config FILE` again."
+        ) from error
+    if made_with.get("fill_nm", 0) > 0:
         raise StageError(
             f"{folder} was made without agglomeration, with gaps already filled (assembly.fill_nm). "
             "Delete that folder and run `ffn assemble --config FILE` again, or choose another run name."
@@ -155,68 +165,68 @@ def _settings(config: Config, inputs: _Inputs) -> dict[str, Any]:
         "checkpoint_sha256": checkpoint_fingerprint(checkpoint_prefix(config)),
         "network": config.network.model_dump(),
         "inference": {key: getattr(config.inference, key) for key in _INFERENCE},
-        "agglomeration": config.agglomeration.model_dump(exclude={"enabled"}),
-        "fill_nm": config.assembly.fill_nm,
+        "agglomeration": config.agglomeration.model_dump(exclude={"enabled", *_RADII}),
+        "radii": asdict(config.radii),
+        "assembly": {key: getattr(config.assembly, key) for key in ("fill_nm", "dtype", "block")},
     }
 
 
-def _pairs(config: Config, inputs: _Inputs, path: Path) -> list[Pair]:
-    """All candidates, from the file where a killed run left it."""
-    if not path.exists():
-        found = find_pairs(config, inputs.labels, inputs.voxel_size)
-        write_json(path, [asdict(pair) for pair in found])
-    return [_pair(record) for record in json.loads(path.read_text(encoding="utf-8"))]
-
-
-def _pair(record: dict[str, Any]) -> Pair:
-    point = record["point"]
-    z, y, x = point["zyx"]
-    return Pair(
-        DecisionPoint(point["a"], point["b"], point["distance_nm"], (z, y, x)), record["voxels_a"], record["voxels_b"]
-    )
-
-
-def _try(config: Config, inputs: _Inputs, pairs: list[Pair], tried: list[Pair], ledger: Ledger) -> None:
+def _try(
+    config: Config, inputs: _Inputs, network: BatchedNetwork, count: int, tried: list[Pair], ledger: Ledger
+) -> None:
     """Fill again what is not in the ledger yet."""
     settings = config.agglomeration
     log(
-        f"{len(pairs)} pairs of segments meet, {len(tried)} of them are tried. A pair takes 2 fills of at most "
+        f"{count} pairs of segments meet, {len(tried)} of them are tried. A pair takes 2 fills of at most "
         f"{largest_fill(config)} fields of view, and up to {settings.max_retry_iters} times that where seeds fail."
     )
     left = [pair for pair in tried if (pair.point.a, pair.point.b) not in ledger.records]
     if not left:
         return
-    refill = Refill(config, inputs.image, inputs.labels, inputs.voxel_size, _network(config))
+    concurrent = side_by_side(config.inference.concurrent, network.batch_size)
     began, fovs = time.monotonic(), 0
     joined = sum(record["joined"] for record in ledger.records.values())
     with Progress("agglomerate", len(tried), "pairs", done=len(tried) - len(left)) as progress:
-        for pair in left:
-            record = refill(pair)
+
+        def found(record: Record) -> None:
+            nonlocal fovs, joined
             ledger.add(record)
             fovs, joined = fovs + record["fovs"], joined + record["joined"]
             rate = fovs / max(time.monotonic() - began, 1e-9)
             progress.advance(1, f"{joined} joined, {rate:.1f} FOVs/s")
 
+        refill_pairs(_refill(config, inputs), left, network, concurrent, found)
 
-def _network(config: Config) -> NetworkCall:
+
+def _refill(config: Config, inputs: _Inputs) -> Refill:
+    return Refill(config, inputs.image, inputs.labels, inputs.voxel_size)
+
+
+def _network(config: Config) -> BatchedNetwork:
     # Imported here so that a finished stage does not wait for TensorFlow.
     from ffn.inference.executor import load_executor
 
-    return load_executor(config.network, checkpoint_prefix(config), threads=config.inference.intra_op_threads)
+    inference = config.inference
+    return load_executor(
+        config.network,
+        checkpoint_prefix(config),
+        threads=inference.intra_op_threads,
+        batch_size=inference.batch_size,
+        precision=inference.precision,
+    )
 
 
 def _write(config: Config, inputs: _Inputs, folder: Path, records: list[dict[str, Any]]) -> dict[str, int]:
     """The lists and the relabelled volume; returns what there is to say about them."""
-    ids, _ = segment_sizes(inputs.labels.read, inputs.labels.shape, config.assembly.block)
     pairs = [(record["a"], record["b"]) for record in records if record["joined"]]
-    objects = merged_ids(pairs, int(ids.max(initial=0)))
+    objects = merged_ids(pairs, max((record["b"] for record in records), default=0))
     write_candidates(folder, listed(records, objects, inputs.box.start))
     joined = np.unique(np.array(pairs, np.int64))
     write_json(
         folder / "objects.json",
         {str(number): joined[objects[joined] == number].tolist() for number in np.unique(objects[joined])},
     )
-    path, block = folder / "segmentation.h5", config.assembly.block
+    path, rule = folder / "segmentation.h5", config.assembly
     with open_filling(config, config.assembly.fill_nm, inputs.voxel_size) as filling:
-        present = write_relabelled(path, inputs.labels, objects, inputs.box, block, inputs.voxel_size, filling)
+        present = write_relabelled(path, inputs.labels, objects, inputs.box, rule, inputs.voxel_size, filling)
     return {"joined": len(pairs), "objects": present, "fovs": sum(record["fovs"] for record in records)}

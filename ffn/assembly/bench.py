@@ -20,11 +20,10 @@ from ffn.assembly.pieces import AXES, Ids, Pieces, find_pieces, outer_planes, pl
 from ffn.assembly.reconcile import equivalences_of
 from ffn.config import Assembly
 from ffn.geometry import ZYX, Box
-from ffn.volumes import PackedChunk, Volume, VoxelSize, chunk_within, open_image, open_volume, pack
+from ffn.volumes import PackedChunk, Volume, VoxelSize, chunk_dividing, chunk_within, open_image, open_volume, pack
 
 LABELS = "labels"
 PIECES = "pieces"
-LARGEST_CHUNK = 64
 
 
 @dataclass(frozen=True)
@@ -77,9 +76,8 @@ class Job:
 
     @property
     def chunk(self) -> ZYX:
-        """Chunks of the result: they divide a block, so that each is written once and whole."""
-        z, y, x = (max(n for n in range(1, min(size, LARGEST_CHUNK) + 1) if size % n == 0) for size in self.rule.block)
-        return chunk_within((z, y, x), self.shape)
+        """Chunks of the result."""
+        return chunk_dividing(self.rule.block, self.shape)
 
     def planes_chunk(self, axis: int) -> ZYX:
         """Chunks of `planes_<axis>`: one plane of one block."""

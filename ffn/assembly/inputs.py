@@ -9,7 +9,7 @@ import numpy as np
 
 from ffn.assembly.finished import Finished, finished, report
 from ffn.assembly.labelled import Segmented
-from ffn.assembly.passes import consensus_rule
+from ffn.assembly.passes import consensus_rule, finished_pass
 from ffn.config import Config
 from ffn.errors import FFNError, StageError, VolumeError
 from ffn.geometry import Box
@@ -41,12 +41,18 @@ def finished_tiles(config: Config, boxes: Sequence[Box]) -> SubVolumes:
     Raises StageError, or VolumeError where markers are right but labels are not, naming all that are wrong.
     """
     folders = [RunPaths.of(config).tile(index) for index in range(len(boxes))]
-    records, problems = list[Finished](), list[str]()
+    first: Finished | None = None
+    hashes, segments, problems = list[str](), list[int](), list[str]()
     for index, (folder, box) in enumerate(zip(folders, boxes, strict=True)):
         try:
-            records.append(_finished(config, index, folder, box, records[0].settings if records else None))
+            record = _finished(config, index, folder, box, first)
         except StageError as error:
             problems.append(str(error))
+            continue
+        # Of many sub-volumes, all settings would be much to hold.
+        first = first or record
+        hashes.append(record.hash)
+        segments.append(record.facts["segments"])
     if problems:
         raise StageError(report(problems, _bad(len(problems), boxes, config)))
     uris = [f"{folder / SEGMENTATION_FILE}:{LABELS}" for folder in folders]
@@ -58,8 +64,7 @@ def finished_tiles(config: Config, boxes: Sequence[Box]) -> SubVolumes:
             problems.append(str(error))
     if problems:
         raise VolumeError(report(problems, _bad(len(problems), boxes, config)))
-    segments = [int(record.facts["segments"]) for record in records]
-    digest = settings_hash({"hashes": [record.hash for record in records]})
+    digest = settings_hash({"hashes": hashes})
     return SubVolumes(Segmented(boxes, uris, segments), digest, sizes[0])
 
 
@@ -67,19 +72,34 @@ def _bad(count: int, boxes: Sequence[Box], config: Config) -> str:
     return f"{count} of the {len(boxes)} sub-volumes of run {config.run} cannot be assembled"
 
 
-def _finished(config: Config, index: int, folder: Path, box: Box, first: Mapping[str, Any] | None) -> Finished:
+def _finished(config: Config, index: int, folder: Path, box: Box, first: Finished | None) -> Finished:
     several = len(config.inference.all_passes) > 1
     what = f"Sub-volume {index} ({box}) of run {config.run}"
     command = f"ffn {'consensus' if several else 'infer'} --config FILE --tile {index}"
+    again = f"Delete {folder} and run `{command}` again."
     record = finished(folder, box, what, command, _expected(config, index, box))
     if not isinstance(record.facts.get("segments"), int):
         raise StageError(f"{folder / 'done.json'} does not say how many segments there are. Run `{command}` again.")
-    if first is not None and (unlike := differences(_common(first), _common(record.settings))):
+    _require_passes(config, index, box, record, what, again)
+    if first is not None and (unlike := differences(_common(first.settings), _common(record.settings))):
         raise StageError(
-            f"{what} was made with other settings than the first one ({unlike.replace('there', 'first', 1)}). "
-            f"Delete {folder} and run `{command}` again."
+            f"{what} was made with other settings than the first one ({unlike.replace('there', 'first', 1)}). {again}"
         )
     return record
+
+
+def _require_passes(config: Config, index: int, box: Box, record: Finished, what: str, again: str) -> None:
+    """Raise StageError where a sub-volume comes from other passes than those of now, as far as its markers tell."""
+    now, joined = len(config.inference.all_passes), record.settings.get("passes")
+    one = "inference" in record.settings
+    there = 1 if one else len(joined) if isinstance(joined, list) else now
+    if there != now:
+        raise StageError(f"{what} was made with inference.passes {there}, now it is {now}. {again}")
+    for number, digest in enumerate(joined or []):
+        # Passes may have been deleted to make room.
+        marker = RunPaths.of(config).tile_pass(index, number) / "done.json"
+        if marker.exists() and finished_pass(config, index, number, box) != digest:
+            raise StageError(f"{what} was joined from another pass {number} than the one that is there now. {again}")
 
 
 def _expected(config: Config, index: int, box: Box) -> Mapping[str, Any]:

@@ -29,7 +29,7 @@ def join_passes(config: Config, index: int) -> None:
     """
     box, paths, inference = tile_box(config, index), RunPaths.of(config), config.inference
     numbers = range(len(inference.all_passes))
-    passes = [_finished(config, index, number, box) for number in numbers]
+    passes = [finished_pass(config, index, number, box) for number in numbers]
     stage = Stage(paths.tile(index), {"box": str(box), "passes": passes, **consensus_rule(config)})
     if not stage.begin():
         log(f"{stage.folder} is already complete.")
@@ -52,7 +52,18 @@ def join_passes(config: Config, index: int) -> None:
 def consensus_rule(config: Config) -> dict[str, Any]:
     """The settings by which passes are joined."""
     keys = ("agreement", "min_segment_size") if config.inference.consensus == "vote" else ("split_min_size",)
-    return {key: getattr(config.inference, key) for key in keys}
+    return {key: getattr(config.inference, key) for key in ("consensus", *keys)}
+
+
+def finished_pass(config: Config, index: int, number: int, box: Box) -> str:
+    """The hash of the settings of a finished pass over a sub-volume.
+
+    Raises StageError where it is not finished, holds another box or was made with other settings than those of now.
+    """
+    what = f"Pass {number} over sub-volume {index} of run {config.run}"
+    command = f"ffn infer --config FILE --tile {index} --pass {number}"
+    expected = tile(config, index, box, number).settings(config.of_pass(number), box)
+    return finished(RunPaths.of(config).tile_pass(index, number), box, what, command, expected).hash
 
 
 def _voted(config: Config, labels: Iterator[NDArray[np.unsignedinteger]]) -> NDArray[np.unsignedinteger]:
@@ -75,10 +86,3 @@ def _labels(uris: list[str], progress: Progress) -> Iterator[NDArray[np.unsigned
         with open_volume(uri) as volume:
             yield volume[...]
         progress.advance(1)
-
-
-def _finished(config: Config, index: int, number: int, box: Box) -> str:
-    what = f"Pass {number} over sub-volume {index} of run {config.run}"
-    command = f"ffn infer --config FILE --tile {index} --pass {number}"
-    expected = tile(config, index, box, number).settings(config.of_pass(number), box)
-    return finished(RunPaths.of(config).tile_pass(index, number), box, what, command, expected).hash

@@ -48,7 +48,9 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     exporting = add_command(
         commands, "export-segmentation", "write a finished folder as result files of google/ffn", _EXPORT_EXAMPLES
     )
-    exporting.add_argument("folder", type=Path, metavar="FOLDER", help="folder of ffn infer, consensus or assemble")
+    exporting.add_argument(
+        "folder", type=Path, metavar="FOLDER", help="folder of ffn infer, consensus, assemble or agglomerate"
+    )
     exporting.add_argument("--output", type=Path, required=True, metavar="DIR", help="google/ffn's output folder")
     exporting.set_defaults(run=_export)
 

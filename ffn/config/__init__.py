@@ -1,6 +1,6 @@
 """The configuration: typed sections, loading with one report of all problems, generated documentation."""
 
-from ffn.config.agglomeration import Agglomeration
+from ffn.config.agglomeration import Agglomeration, Radii
 from ffn.config.assembly import Assembly, overlap_problems
 from ffn.config.inference import Inference, Pass
 from ffn.config.load import load_config, parse_config
@@ -37,6 +37,7 @@ __all__ = [
     "Network",
     "Pass",
     "Prepare",
+    "Radii",
     "Region",
     "Source",
     "StrongScaling",

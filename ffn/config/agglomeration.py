@@ -1,10 +1,27 @@
 """The section `agglomeration` of config.yaml: which pieces are filled again, and what has to agree to join them."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from ffn.config.base import Offset, Positive, Probability, Section, Size
+
+
+@dataclass(frozen=True)
+class Radii:
+    """How far things reach, zyx in network voxels.
+
+    Attributes:
+        filled: What is filled again, from where a pair meets.
+        compared: What is compared, from there.
+        excluded: The box around a failed seed in which there is no other one.
+    """
+
+    filled: Offset
+    compared: Offset
+    excluded: Offset
 
 
 class Agglomeration(Section):
@@ -20,15 +37,20 @@ class Agglomeration(Section):
     max_pairs: Positive | None = Field(
         10_000, description="Candidates that are tried at most, those that are nearest first; empty = all."
     )
-    radius: Size = Field(
-        (25, 50, 50),
-        description="What is filled again reaches this far from where a pair meets. All radii are in network voxels.",
+    radius: Offset | None = Field(
+        None,
+        description="What is filled again reaches this far from where a pair meets; empty = half a field of view and "
+        "two steps. All radii are in network voxels.",
     )
-    analysis_radius: Size = Field((17, 34, 34), description="What is compared reaches this far.")
+    analysis_radius: Offset | None = Field(
+        None, description="What is compared reaches this far; empty = two thirds of radius."
+    )
     seed_distance: Offset = Field(
         (0, 0, 0), description="No seed inside the box that reaches this far from where a pair meets; 0 = anywhere."
     )
-    exclusion_radius: Offset = Field((4, 8, 8), description="After a failed seed, none in the box this far around it.")
+    exclusion_radius: Offset | None = Field(
+        None, description="After a failed seed, none in the box this far around it; empty = the step."
+    )
     max_retry_iters: Positive = Field(8, description="Seeds tried in a segment at most.")
     segment_recovery_fraction: Probability = Field(
         0.6,
@@ -46,14 +68,21 @@ class Agglomeration(Section):
     )
 
     @model_validator(mode="after")
-    def _levels_and_radii_agree(self) -> "Agglomeration":
-        problems = [
-            f"analysis_radius {inner} along {axis} reaches beyond radius {outer}: only what is filled can be compared."
-            for axis, inner, outer in zip("zyx", self.analysis_radius, self.radius, strict=True)
-            if inner > outer
-        ]
+    def _levels_agree(self) -> "Agglomeration":
         if self.deleted_to > self.deleted_from:
-            problems.append(f"deleted_to {self.deleted_to} is above deleted_from {self.deleted_from}; swap them.")
-        if problems:
-            raise ValueError("\n".join(problems))
+            raise ValueError(f"deleted_to {self.deleted_to} is above deleted_from {self.deleted_from}; swap them.")
         return self
+
+    def radii(self, fov: Size, deltas: Offset) -> Radii:
+        """All radii, those that are empty as they suit a network's `fov` and step.
+
+        Half a field of view and two steps: a fill can take two steps each way from where the pair meets.
+        """
+        filled = self.radius or _each(lambda size, delta: size // 2 + 2 * delta, fov, deltas)
+        compared = self.analysis_radius or _each(lambda radius, _: -(-2 * radius // 3), filled, filled)
+        return Radii(filled, compared, self.exclusion_radius or deltas)
+
+
+def _each(value: Callable[[int, int], int], first: Offset, second: Offset) -> Offset:
+    z, y, x = (value(a, b) for a, b in zip(first, second, strict=True))
+    return z, y, x

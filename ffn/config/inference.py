@@ -127,10 +127,14 @@ class Inference(Section):
         1, description="Processes of an inference job on one machine: they share its sub-volumes, and the GPUs."
     )
     batch_size: NotNegative = Field(
-        0, description="Fields of view evaluated at once, of sub-volumes side by side; 0 = 16 on a GPU, else 1."
+        0,
+        description="Fields of view evaluated at once, of sub-volumes (in agglomeration: fills of pairs) side by side; "
+        "0 = 16 on a GPU, else 1.",
     )
     concurrent: NotNegative = Field(
-        0, description="Sub-volumes of a job that are filled side by side; 0 = twice the batch, 1 where that is 1."
+        0,
+        description="Sub-volumes of a job (in agglomeration: fills of pairs) side by side; 0 = twice the batch, 1 "
+        "where that is 1.",
     )
     precision: Literal["float32", "bfloat16", "float16"] = Field(
         "float32",

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError, ValidatorFunctionWrapHandler, field_validator, model_validator
 
-from ffn.config.agglomeration import Agglomeration
+from ffn.config.agglomeration import Agglomeration, Radii
 from ffn.config.assembly import Assembly
 from ffn.config.base import NotNegative, Offset, Positive, Probability, Section, Size, VoxelSize
 from ffn.config.inference import Inference
@@ -194,7 +194,9 @@ class Cluster(Section):
     memory_gb: Annotated[float, Field(gt=0)] | None = Field(
         None, description="Memory of a node; `ffn plan` refuses sub-volumes that need more. Empty = not looked at."
     )
-    runtime_minutes: Positive = Field(60, description="Wall time asked for the jobs of training and inference.")
+    runtime_minutes: Positive = Field(
+        60, description="Wall time asked for the jobs of training, inference, assembly and agglomeration."
+    )
     launcher: Literal["horovodrun", "aprun", "mpiexec", "srun"] = Field(
         "horovodrun", description="Starts the ranks of training and inference jobs."
     )
@@ -253,7 +255,8 @@ class Config(Section):
         problems += _cannot_grow(self.network, self.inference)
         if isinstance(self.inference.passes, list):
             problems += _pass_problems(self)
-        problems += _cannot_refill(self.network, self.agglomeration)
+        if not problems:
+            problems += _cannot_refill(self)
         size, overlap = self.inference.subvolume_size, self.inference.subvolume_overlap
         if size is not None:
             for axis, s, o, f in zip("zyx", size, overlap, self.network.fov_in_image_voxels, strict=True):
@@ -277,6 +280,16 @@ class Config(Section):
         network = Network.model_validate({**self.network.model_dump(), **chosen.network})
         inference = self.inference.model_copy(update=changes)
         return self.model_copy(update={"inference": inference, "network": network})
+
+    @property
+    def deltas(self) -> Offset:
+        """Step of the field of view in inference."""
+        return self.network.deltas if self.inference.deltas is None else self.inference.deltas
+
+    @property
+    def radii(self) -> Radii:
+        """How far agglomeration reaches with this network and this step."""
+        return self.agglomeration.radii(self.network.fov, self.deltas)
 
 
 def _pass_problems(config: Config) -> list[str]:
@@ -309,15 +322,23 @@ def _cannot_grow(network: Network, inference: Inference) -> list[str]:
     return problems
 
 
-def _cannot_refill(network: Network, agglomeration: Agglomeration) -> list[str]:
-    """Why no pair could be filled again."""
-    if not agglomeration.enabled:
+def _cannot_refill(config: Config) -> list[str]:
+    """Why no pair could be filled again with the network of the first pass, which must be possible."""
+    if not config.agglomeration.enabled:
         return []
-    return [
+    chosen = config.of_pass(0)
+    radii = chosen.radii
+    problems = [
         f"agglomeration.radius {radius} along {axis} holds no fov {size} that moves; use at least "
         f"{size // 2 + delta} (half the fov and a step)."
-        for axis, radius, size, delta in zip("zyx", agglomeration.radius, network.fov, network.deltas, strict=True)
+        for axis, radius, size, delta in zip("zyx", radii.filled, chosen.network.fov, chosen.deltas, strict=True)
         if radius < size // 2 + delta
+    ]
+    return problems + [
+        f"agglomeration.analysis_radius {inner} along {axis} reaches beyond radius {outer}: only what is filled can be "
+        "compared."
+        for axis, inner, outer in zip("zyx", radii.compared, radii.filled, strict=True)
+        if inner > outer
     ]
 
 

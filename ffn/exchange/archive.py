@@ -87,7 +87,8 @@ class Archive:
             self._require_memory(key, size)
             values = np.empty(math.prod(header.shape), header.dtype)
             self._fill(file, values.view(np.uint8))
-        return np.ascontiguousarray(values.reshape(header.shape, order="F" if header.fortran else "C"))
+            # In here: a shape with a 0 can have other numbers, or more of them, than numpy takes.
+            return np.ascontiguousarray(values.reshape(header.shape, order="F" if header.fortran else "C"))
 
     def text(self, key: str) -> bytes:
         """A member that is one text or byte string, as bytes (UTF-8). Raises ExchangeError for anything else."""

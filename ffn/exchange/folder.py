@@ -17,18 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffn.errors import ExchangeError, StageError
+from ffn.exchange import names
 from ffn.exchange.cleaning import Cleaned, Cleaning, clean
-from ffn.exchange.names import PROBABILITY, corner_of, file_of, find_result
+from ffn.exchange.names import corner_of, file_of, find_result
 from ffn.exchange.results import Facts, Origin, read_probability, read_result
 from ffn.exchange.write import write_probability, write_result
 from ffn.files import atomic_path, write_json
 from ffn.geometry import ZYX, Box
-from ffn.inference.results import LABELS, ORIGINS_FILE, SEGMENTATION_FILE
+from ffn.inference.results import LABELS, ORIGINS_FILE, PROBABILITY, PROBABILITY_FILE, SEGMENTATION_FILE
+from ffn.inference.tile import refuse_foreign
 from ffn.progress import log
 from ffn.stages import Stage, done_digest
 from ffn.volumes import VoxelSize, create_hdf5, open_volume
 
-PROBABILITY_FILE, QPROB = "probability.h5", "qprob"
 OVERLAPS_FILE, COUNTERS_FILE, REQUEST_FILE = "overlaps.json", "counters.json", "request.pb"
 _SECTIONS = 64
 
@@ -78,13 +79,13 @@ def import_segmentation(
     if stage.is_done():
         log(f"{output} is already complete.")
         return
-    _refuse_foreign(stage)
+    refuse_foreign(stage)
     q = None if probability is None else read_probability(probability, labels.shape)
     cleaned = clean(labels, q, cleaning)
     stage.begin()
     _write_volume(output / SEGMENTATION_FILE, LABELS, cleaned.labels, np.dtype(np.uint64), box, voxel_size)
     if q is not None:
-        _write_volume(output / PROBABILITY_FILE, QPROB, q, np.dtype(np.uint8), box, voxel_size)
+        _write_volume(output / PROBABILITY_FILE, PROBABILITY, q, np.dtype(np.uint8), box, voxel_size)
     _write_facts(output, cleaned, facts, cleaning.split)
     stage.finish(segments=len(cleaned.voxels) - 1)
     share = 1 - cleaned.voxels[0] / cleaned.labels.size
@@ -94,8 +95,8 @@ def import_segmentation(
 def export_segmentation(folder: Path, output: Path) -> Path:
     """Write a finished folder as google/ffn's files below its output folder `output`; returns the .npz.
 
-    The folder is one that `ffn infer`, `ffn consensus`, `ffn assemble` or `import_segmentation` made. Objects without a
-    known seed are missing in `origins`; seconds that are not known are 0.
+    The folder is one that `ffn infer`, `consensus`, `assemble`, `agglomerate` or `import_segmentation` made. Objects
+    without a known seed are missing in `origins`; seconds that are not known are 0.
 
     Raises StageError where the folder is not finished or the files are there and hold something else, ExchangeError
     where they cannot hold the labels.
@@ -105,8 +106,8 @@ def export_segmentation(folder: Path, output: Path) -> Path:
     with open_volume(f"{folder / SEGMENTATION_FILE}:{LABELS}") as labels:
         write_result(path, labels, _read_facts(folder))
     if (folder / PROBABILITY_FILE).exists():
-        with open_volume(f"{folder / PROBABILITY_FILE}:{QPROB}") as q:
-            write_probability(file_of(output, start, PROBABILITY), q)
+        with open_volume(f"{folder / PROBABILITY_FILE}:{PROBABILITY}") as q:
+            write_probability(file_of(output, start, names.PROBABILITY), q)
     return path
 
 
@@ -115,15 +116,6 @@ def _digest(path: Path) -> str:
         raise ExchangeError(f"There is no file {path}.")
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _refuse_foreign(stage: Stage) -> None:
-    found = [name for name in (SEGMENTATION_FILE, ORIGINS_FILE) if (stage.folder / name).exists()]
-    if found and not stage.started_marker.exists():
-        raise StageError(
-            f"{stage.folder} already holds {', '.join(found)}, but no started.json that says what made it. "
-            "Choose another output folder, or delete that one."
-        )
 
 
 def _write_volume(

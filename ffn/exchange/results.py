@@ -26,6 +26,8 @@ from ffn.exchange.stream import MAX_BYTES, Made, Name, read_stream
 from ffn.geometry import ZYX
 
 RECORD = "OriginInfo"
+_MOST_OVERLAPS = MAX_BYTES // 16
+"""Of one file; each takes 16 bytes of it, unless one list serves many objects, which google/ffn never writes."""
 
 T = TypeVar("T")
 
@@ -99,7 +101,7 @@ def _objects(archive: Archive, key: str, understood: Callable[[Any], T]) -> T:
         return understood(only_object(value))
     except UnexpectedValueError as error:
         raise ExchangeError(f"{where} is not what google/ffn writes: {error}.") from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise ExchangeError(
             f"{where} is not what google/ffn writes: a record has too few or too many parts."
         ) from error
@@ -122,9 +124,12 @@ def _origin(record: Any) -> Origin:
 
 
 def _overlaps(value: Any) -> dict[int, list[tuple[int, int]]]:
-    found = {}
+    found, count = {}, 0
     for number, table in _items(value):
         ids, voxels = (plain(row) for row in plain(table))
+        count += len(ids)
+        if count > _MOST_OVERLAPS:
+            raise UnexpectedValueError(f"more than {_MOST_OVERLAPS} overlaps")
         found[whole(number)] = [(whole(a), whole(b)) for a, b in zip(ids, voxels, strict=True)]
     return found
 

@@ -34,6 +34,11 @@ class BatchedNetwork(Protocol):
         ...
 
 
+def side_by_side(concurrent: int, batch_size: int) -> int:
+    """Floods that run side by side: as many as `inference.concurrent` says, or, where that is 0, twice the batch."""
+    return concurrent or (2 * batch_size if batch_size > 1 else 1)
+
+
 def drive(floods: Iterable[Flood], network: BatchedNetwork, concurrent: int = 1) -> None:
     """Run flood fills to their ends.
 

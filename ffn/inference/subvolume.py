@@ -15,7 +15,7 @@ from ffn.config import Config
 from ffn.errors import DataError
 from ffn.files import remove
 from ffn.inference.canvas import Flood
-from ffn.inference.drive import drive
+from ffn.inference.drive import drive, side_by_side
 from ffn.inference.results import STATE_FILE, write_results
 from ffn.inference.scene import Scene
 from ffn.inference.state import restore_state, save_state
@@ -59,7 +59,7 @@ def run_tiles(config: Config, tiles: Sequence[Tile], shows_progress: bool = True
         batch_size=inference.batch_size,
         precision=inference.precision,
     )
-    concurrent = inference.concurrent or (2 * executor.batch_size if executor.batch_size > 1 else 1)
+    concurrent = side_by_side(inference.concurrent, executor.batch_size)
     voxels = sum(tile.place(config).voxels for tile in unfinished)
     with Progress(_label(unfinished), voxels, "voxels", enabled=shows_progress) as progress:
         tally = Tally(progress)

@@ -14,7 +14,7 @@ import numpy as np
 from ffn.config import Config
 from ffn.errors import CheckpointError
 from ffn.inference.canvas import Canvas, Flood
-from ffn.inference.drive import drive
+from ffn.inference.drive import drive, side_by_side
 from ffn.inference.executor import Executor, load_executor, random_executor
 from ffn.inference.options import FloodOptions
 from ffn.planning.rates import Speed
@@ -49,7 +49,7 @@ def measure_speed(config: Config, seconds: float = 10.0) -> Speed:
             batch_size=inference.batch_size,
             precision=inference.precision,
         )
-    concurrent = inference.concurrent or (2 * executor.batch_size if executor.batch_size > 1 else 1)
+    concurrent = side_by_side(inference.concurrent, executor.batch_size)
     _fill(config, executor, concurrent, _Clock(0.0, 3 * concurrent))
     clock = _Clock(seconds, 1)
     _fill(config, executor, concurrent, clock)

@@ -4,6 +4,7 @@ from math import prod
 
 from ffn.config import Config
 from ffn.geometry import ZYX
+from ffn.inference.drive import side_by_side
 
 PROCESS_BYTES = 800_000_000
 """Python, TensorFlow and the network, on a CPU (measured: 0.72 GB with the network of the paper)."""
@@ -23,4 +24,4 @@ def process_bytes(config: Config, tile: ZYX, concurrent: int = 1) -> int:
 def concurrent_tiles(config: Config) -> int:
     """Sub-volumes that the configuration fills side by side in a process; 1 where it leaves that to the device."""
     inference = config.inference
-    return inference.concurrent or (2 * inference.batch_size if inference.batch_size > 1 else 1)
+    return side_by_side(inference.concurrent, inference.batch_size)

@@ -5,7 +5,7 @@
 
 from ffn.volumes.base import Volume, VoxelSize
 from ffn.volumes.check import check_fov, check_labels_not_empty, check_pair
-from ffn.volumes.chunks import PackedChunk, chunk_within, pack
+from ffn.volumes.chunks import PackedChunk, chunk_dividing, chunk_within, pack
 from ffn.volumes.coarse import coarse_shape, coarse_voxel_size, coarsen, interpolate, phases
 from ffn.volumes.convert import as_labels, as_uint8
 from ffn.volumes.open import open_image, open_labels, open_volume
@@ -25,6 +25,7 @@ __all__ = [
     "check_fov",
     "check_labels_not_empty",
     "check_pair",
+    "chunk_dividing",
     "chunk_within",
     "coarse_shape",
     "coarse_voxel_size",

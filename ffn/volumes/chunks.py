@@ -10,6 +10,7 @@ from ffn.errors import GeometryError
 from ffn.geometry import ZYX, Box, blocks
 
 GZIP_LEVEL = 1
+_LARGEST = 64
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,13 @@ def chunk_within(chunk: ZYX, shape: Sequence[int]) -> ZYX:
     """The chunk of a volume of this shape: no larger than the volume itself."""
     z, y, x = (min(c, n) for c, n in zip(chunk, shape, strict=True))
     return z, y, x
+
+
+def chunk_dividing(block: ZYX, shape: Sequence[int]) -> ZYX:
+    """The largest chunk up to 64 voxels an axis of which blocks of a volume of this shape are made up: so each is
+    written once and whole."""
+    z, y, x = (max(n for n in range(1, min(size, _LARGEST) + 1) if size % n == 0) for size in block)
+    return chunk_within((z, y, x), shape)
 
 
 def pack(values: np.ndarray, start: ZYX, chunk: ZYX, shape: Sequence[int]) -> Iterator[PackedChunk]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ffn.agglomeration.pairs import find_pairs
-from ffn.agglomeration.refill import Refill
+from ffn.agglomeration.refill import Refill, refill_pairs
 from ffn.config import parse_config
 from ffn.geometry import Box
 from ffn.volumes import create_hdf5, open_image, open_labels
@@ -51,9 +51,11 @@ def found(sample, data_dir, tmp_path_factory):
         volume.write(Box.of_shape(BOX.shape), bodies)
     network = load_executor(config.network, data_dir / "ffn_released" / "model.ckpt-27465036")
     with open_image(str(sample / "grayscale_maps"), box=BOX) as image, open_labels(f"{path}:labels") as labels:
-        pairs = {(pair.point.a, pair.point.b): pair for pair in find_pairs(config, labels, VOXELS)}
-        refill = Refill(config, image, labels, VOXELS, network)
-        return {names: refill(pairs[names]) for names in ((NEURON, CUT), (OTHER, NEIGHBOUR))}
+        pairs = {(pair.point.a, pair.point.b): pair for pair in find_pairs(config, labels, VOXELS).listed()}
+        names, records = ((NEURON, CUT), (OTHER, NEIGHBOUR)), []
+        refill = Refill(config, image, labels, VOXELS)
+        refill_pairs(refill, [pairs[both] for both in names], network, 4, records.append)
+        return dict(zip(names, records, strict=True))
 
 
 def test_a_cut_neuron_is_joined(found):

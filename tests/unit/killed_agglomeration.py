@@ -10,7 +10,7 @@ import sys
 import types
 from pathlib import Path
 
-from flooding import ConnectedNetwork
+from flooding import Batches, ConnectedNetwork
 
 from ffn.config import load_config
 
@@ -39,7 +39,7 @@ def main(config: str, where: str, count: str) -> None:
     kill = CountDown(int(count))
     network = KilledNetwork(kill if where == "fov" else lambda: None)
     executor = types.ModuleType("ffn.inference.executor")
-    executor.load_executor = lambda *_, **__: network  # type: ignore[attr-defined]
+    executor.load_executor = lambda *_, batch_size, **__: Batches(network, max(batch_size, 1))  # type: ignore[attr-defined]
     sys.modules[executor.__name__] = executor
     rename = Path.replace
 

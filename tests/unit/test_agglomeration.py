@@ -8,23 +8,27 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import neuroglancer
 import numpy as np
 import pytest
 import rods
 import yaml
-from flooding import ConnectedNetwork
+from flooding import Batches, ConnectedNetwork
 
 from ffn.agglomeration import run as stage
 from ffn.agglomeration.candidates import listed, merged_ids, read_candidates, write_candidates
+from ffn.agglomeration.decision_points import DecisionPoint, DecisionPoints
 from ffn.agglomeration.ledger import Ledger
-from ffn.agglomeration.pairs import largest_fill
+from ffn.agglomeration.pairs import Pair, Pairs, largest_fill, read_pairs, write_pairs
 from ffn.agglomeration.run import agglomerate, examine_pair
 from ffn.assembly.run import assemble
 from ffn.cli import main
 from ffn.config import parse_config
 from ffn.errors import CheckpointError, ConfigError, DataError, StageError
 from ffn.evaluation.run import evaluate_run
+from ffn.exchange.folder import export_segmentation
+from ffn.exchange.results import read_result
 from ffn.export import export_run
 from ffn.export.state import with_server
 from ffn.files import write_json
@@ -40,7 +44,7 @@ ROOT = Path(__file__).parents[2]
 def network(monkeypatch):
     network = ConnectedNetwork()
     executor = type(sys)("ffn.inference.executor")
-    executor.load_executor = lambda *_, **__: network
+    executor.load_executor = lambda *_, batch_size, **__: Batches(network, max(batch_size, 1))
     monkeypatch.setitem(sys.modules, executor.__name__, executor)
     return network
 
@@ -75,7 +79,7 @@ def test_pieces_of_one_rod_are_joined_and_rods_are_not(run, network):
     facts = json.loads((folder / "done.json").read_text())["facts"]
     assert facts == {"pairs": 3, "tried": 3, "joined": 1, "objects": 3, "fovs": network.calls}
     assert {path.name for path in folder.iterdir()} == {
-        "started.json", "done.json", "pairs.json", "candidates.json", "candidates.csv", "objects.json",
+        "started.json", "done.json", "pairs.h5", "candidates.json", "candidates.csv", "objects.json",
         "segmentation.h5",
     }  # fmt: skip
 
@@ -144,6 +148,21 @@ def test_candidates_are_limited_by_rank_and_size_and_counted_before(run, network
     assert max(entry["fovs"] for entry in found) <= 2 * largest_fill(config)
 
 
+def test_order_of_the_pairs(tmp_path):
+    a, b = np.array([[1, 2], [1, 3], [2, 3], [2, 9], [4, 5]], np.uint64).T
+    points = DecisionPoints(a, b, np.array([5.0, 5.0, 0.0, 5.0, 5.0]), np.arange(15).reshape(5, 3))
+    pairs = Pairs(points, np.array([[9, 100], [50, 40], [1, 1], [40, 90], [100, 8]])).ranked()
+    expected = [(2, 3), (1, 3), (2, 9), (1, 2), (4, 5)]
+    assert [(pair.point.a, pair.point.b) for pair in pairs.listed()] == expected
+    write_pairs(tmp_path / "pairs.h5", pairs)
+    assert read_pairs(tmp_path / "pairs.h5", 2) == (5, pairs.listed(2))
+    assert read_pairs(tmp_path / "pairs.h5", None) == (5, pairs.listed())
+    assert pairs.listed(1) == [Pair(DecisionPoint(2, 3, 0.0, (6, 7, 8)), 1, 1)]
+    (tmp_path / "pairs.h5").write_text("no")
+    with pytest.raises(StageError, match=r"pairs\.h5 cannot be read .*; delete it"):
+        read_pairs(tmp_path / "pairs.h5", 2)
+
+
 def test_crumbs_are_candidates_only_where_they_count_as_segments(run, network):
     config = configured(run, agglomeration={**rods.values(run)["agglomeration"], "min_segment_size": 8})
     agglomerate(config)
@@ -185,9 +204,58 @@ def test_results_are_taken_up_in_any_order(run, network, monkeypatch):
     assert contents(folder) == first
 
 
-def killed(run, where, count):
+@pytest.mark.parametrize(("batch_size", "concurrent"), [(4, 0), (3, 7)])
+def test_batches_do_not_show_in_the_files(run, network, batch_size, concurrent):
+    folder = RunPaths.of(configured(run)).agglomerate
+    agglomerate(configured(run))
+    expected = contents(folder)
+    for path in folder.iterdir():
+        path.unlink()
+    values = {**rods.values(run)["inference"], "batch_size": batch_size, "concurrent": concurrent}
+    agglomerate(configured(run, inference=values))
+    assert contents(folder) == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"quality": "fast"}, r"inference\.least_unseen: there 0\.0, now 0\.12"),
+        ({"precision": "bfloat16"}, r"inference\.precision: there 'float32', now 'bfloat16'"),
+        ({"passes": [{"move_threshold": 0.8}]}, r"inference\.move_threshold: there None, now 0\.8"),
+    ],
+)
+def test_what_fills_a_pair_otherwise_is_another_result(run, network, change, problem):
+    agglomerate(configured(run))
+    with pytest.raises(StageError, match=problem):
+        agglomerate(configured(run, inference={**rods.values(run)["inference"], **change}))
+
+
+def test_the_first_pass_decides_the_network(run, network, monkeypatch):
+    """Its checkpoint, its network voxels and its levels; how it turns a sub-volume does not matter."""
+    for suffix in (".index", ".data-00000-of-00001"):
+        (run / f"model.ckpt{suffix}").rename(run / f"other.ckpt{suffix}")
+    loaded = []
+    executor = sys.modules["ffn.inference.executor"]
+
+    def load(chosen, checkpoint, **_):
+        loaded.append((chosen.downsample, checkpoint.name))
+        return Batches(network)
+
+    monkeypatch.setattr(executor, "load_executor", load)
+    first = {"turn": 3, "checkpoint": str(run / "other.ckpt"), "network": {"downsample": [1, 2, 2]}}
+    values = {**rods.values(run)["inference"], "passes": [first, {}]}
+    config = configured(run, inference=values, agglomeration={"enabled": True, "min_segment_size": 100})
+    agglomerate(config)
+    assert loaded == [((1, 2, 2), "other.ckpt")]
+    record = read_candidates(RunPaths.of(config).agglomerate)[0]
+    # Seeds lie in the middle of voxels of 1 x 2 x 2; the region begins at (2, 3, 0).
+    assert [(record["seed_a_zyx"][1] - 3) % 2, record["seed_a_zyx"][2] % 2] == [1, 1]
+
+
+def killed(run, where, count, batch_size=1):
     config = run / "config.yaml"
-    config.write_text(yaml.safe_dump(rods.values(run)))
+    inference = {**rods.values(run)["inference"], "batch_size": batch_size}
+    config.write_text(yaml.safe_dump(rods.values(run, inference=inference)))
     script = Path(__file__).with_name("killed_agglomeration.py")
     command = [sys.executable, str(script), str(config), where, str(count)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -225,6 +293,16 @@ def test_killed_while_filling(run, network, undisturbed, where, count):
     agglomerate(configured(run))
     assert contents(RunPaths.of(configured(run)).agglomerate) == expected
     assert network.calls < calls or (where, count) in (("fov", 1), ("in-line", 1))
+
+
+@pytest.mark.parametrize("count", [220, 500])
+def test_killed_while_several_are_filled(run, network, undisturbed, count):
+    killed(run, "fov", count, batch_size=2)
+    expected, calls = undisturbed(run)
+    network.calls = 0
+    agglomerate(configured(run))
+    assert contents(RunPaths.of(configured(run)).agglomerate) == expected
+    assert network.calls < calls or count == 220
 
 
 @pytest.mark.parametrize(("where", "count"), [("before", 2), ("after", 2), ("after", 5), ("before", 7), ("after", 7)])
@@ -279,6 +357,14 @@ def test_scores_export_and_report_show_the_joined_objects(run, network, monkeypa
     assert RunPaths.of(apart).segmentation == paths.assembled != paths.segmentation
 
 
+def test_the_result_goes_to_google_ffn(run, network):
+    config = configured(run)
+    agglomerate(config)
+    path = export_segmentation(RunPaths.of(config).agglomerate, run / "out")
+    assert path == run / "out" / "0" / "3" / "seg-0_3_2.npz"
+    np.testing.assert_array_equal(read_result(path)[0], labels_of(RunPaths.of(config).agglomerate))
+
+
 def test_filling_comes_after_joining(run, network):
     """Otherwise what was filled in would look like what an object took."""
     config = configured(run, assembly={"fill_nm": 10})
@@ -289,6 +375,34 @@ def test_filling_comes_after_joining(run, network):
     assert (filled[8:15, 13] == 1).all()
     assert (filled[8:15, 14] == 3).all()
     assert np.count_nonzero(filled) > np.count_nonzero(pieces)
+
+
+@pytest.mark.parametrize("kind", ["uint32", "uint64"])
+def test_type_and_chunks_are_those_of_the_assembly(run, network, kind):
+    """Blocks of whole chunks: none is written twice."""
+    config = configured(run, assembly={"dtype": kind, "block": [20, 30, 100]})
+    agglomerate(config)
+    with h5py.File(RunPaths.of(config).agglomerate / "segmentation.h5") as file:
+        assert (file["labels"].dtype, file["labels"].chunks) == (np.dtype(kind), (20, 30, 50))
+    _, pieces = rods.rods()
+    np.testing.assert_array_equal(labels_of(RunPaths.of(config).agglomerate), np.where(pieces == 5, 1, pieces))
+
+
+def test_segments_that_meet_no_other_keep_their_ids(tmp_path, network):
+    image, labels = rods.rods()
+    labels[labels == 4] = 2**20
+    rods.make_inputs(tmp_path, image, labels)
+    config = configured(tmp_path)
+    agglomerate(config)
+    np.testing.assert_array_equal(labels_of(RunPaths.of(config).agglomerate), np.where(labels == 5, 1, labels))
+    marker = RunPaths.of(config).agglomerate / "done.json"
+    assert json.loads(marker.read_text())["facts"]["objects"] == 3
+
+
+def test_a_marker_that_is_none(run, network):
+    (RunPaths.of(configured(run)).assemble / "done.json").write_text("[")
+    with pytest.raises(StageError, match="is not a marker of this workflow"):
+        agglomerate(configured(run))
 
 
 def test_assembly_leaves_the_filling_to_agglomeration(tmp_path):
@@ -375,6 +489,18 @@ def test_mistakes_leave_no_trace(run, network):
         agglomerate(other)
     assert not folder.exists()
     agglomerate(config)
+
+
+def test_weights_of_another_network_leave_no_trace(run, network, monkeypatch):
+    def refuse(*_, **__):
+        raise CheckpointError("another architecture")
+
+    monkeypatch.setattr(sys.modules["ffn.inference.executor"], "load_executor", refuse)
+    config = configured(run)
+    for work in (agglomerate, lambda config: examine_pair(config, 1, 99)):
+        with pytest.raises(CheckpointError, match="another architecture"):
+            work(config)
+    assert not RunPaths.of(config).agglomerate.exists()
 
 
 def test_nothing_is_agglomerated_that_is_not_enabled(run, network):

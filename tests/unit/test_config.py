@@ -1,5 +1,6 @@
 """Every bad configuration gets one report with all its problems, and nothing runs."""
 
+import re
 from copy import deepcopy
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import yaml
 from ffn.cli import main
 from ffn.config import Config, load_config, parse_config
 from ffn.config.docs import schema_text, table_text
+from ffn.config.inference import LEAST_UNSEEN
 from ffn.config.seeds import SEED_POLICIES, PolicyGrid3d, PolicyPeaks
 from ffn.errors import ConfigError
 
@@ -321,3 +323,10 @@ def test_passes_are_a_number_or_a_list_of_differences():
 def test_passes_that_cannot_be(passes, message):
     with pytest.raises(ConfigError, match=message):
         parse_config({**GOOD, "inference": {"checkpoint": "here", "passes": passes}})
+
+
+def test_the_guide_says_what_quality_means():
+    guide = (ROOT / "docs" / "guides" / "inference.md").read_text(encoding="utf-8")
+    for name in ("balanced", "fast"):
+        row = next(line for line in guide.splitlines() if line.startswith(f"| `{name}` |"))
+        assert re.findall(r"(\d+) %", row) == [f"{100 * LEAST_UNSEEN[name]:.0f}"]

@@ -1,6 +1,7 @@
 """What several segmentations agree on."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -214,6 +215,43 @@ def test_stage_refuses_unfinished_and_foreign_passes(run):
 def test_assembly_names_the_consensus_that_is_missing(run):
     with pytest.raises(StageError, match=r"Sub-volume 0 .* is not finished.*`ffn consensus .* --tile 0`"):
         assemble(run[0])
+
+
+def changed(config, **inference):
+    return config.model_copy(update={"inference": config.inference.model_copy(update=inference)})
+
+
+def test_assembly_refuses_another_consensus(run):
+    config, _, folder = run
+    join_passes(config, 0)
+    for change, problem in (
+        ({"consensus": "split"}, r"Sub-volume 0 .*consensus: there 'vote', now 'split'"),
+        ({"passes": 2}, r"Sub-volume 0 .* was made with inference\.passes 3, now it is 2\. Delete"),
+        ({"passes": 1}, r"Sub-volume 0 .* was made with inference\.passes 3, now it is 1\. Delete"),
+    ):
+        with pytest.raises(StageError, match=problem):
+            assemble(changed(config, **change))
+    marker = folder / "pass-1" / "done.json"
+    content = marker.read_text()
+    marker.write_text(content.replace('"hash": "', '"hash": "0'))
+    with pytest.raises(StageError, match="was joined from another pass 1 than the one that is there now"):
+        assemble(config)
+    marker.unlink()
+    Stage(marker.parent, {"box": "0:10,0:10,0:40", "inference": {"segment_threshold": 0.3}}).finish()
+    with pytest.raises(StageError, match=r"Pass 1 .*segment_threshold: there 0\.3"):
+        assemble(config)
+    for number in range(3):
+        shutil.rmtree(folder / f"pass-{number}")
+    assemble(config)
+
+
+def test_assembly_of_passes_refuses_a_sub_volume_of_one(run):
+    config, _, folder = run
+    single = changed(config, passes=1)
+    box = Box((0, 0, 0), (10, 10, 40))
+    Stage(folder, tile(single, 0, box).settings(single, box)).finish(segments=2)
+    with pytest.raises(StageError, match=r"was made with inference\.passes 1, now it is 3"):
+        assemble(config)
 
 
 def test_a_box_alone_has_no_passes(capsys):

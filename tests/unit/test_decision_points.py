@@ -2,17 +2,20 @@
 
 from itertools import product
 
+import fastremap
 import numpy as np
 import pytest
 from scipy import ndimage
 
+from ffn.agglomeration import decision_points as module
 from ffn.agglomeration.decision_points import DecisionPoint, decision_points, segment_sizes
 
 CUBES = (10.0, 10.0, 10.0)
 
 
 def points_of(labels, distance=40.0, voxel_size=CUBES, block=(64, 64, 64), candidates=None):
-    return decision_points(lambda box: labels[box.slices], labels.shape, distance, voxel_size, block, candidates)
+    found = decision_points(lambda box: labels[box.slices], labels.shape, distance, voxel_size, block, candidates)
+    return [found[row] for row in range(len(found))]
 
 
 def test_touching_segments_meet_in_the_middle_of_their_contact():
@@ -130,3 +133,28 @@ def test_sizes_add_up_over_blocks():
     expected = np.unique(labels[labels != 0], return_counts=True)
     np.testing.assert_array_equal(ids, expected[0])
     np.testing.assert_array_equal(voxels, expected[1])
+
+
+def test_work_of_a_block_does_not_grow_with_the_volume(monkeypatch):
+    """Neither all ids nor all candidates are sorted or looked up again for each block."""
+    labels = np.arange(1, 4097, dtype=np.uint64).reshape(1, 64, 64)
+    sorted_rows, kept = [], []
+    summed, mask_except = module._summed, fastremap.mask_except
+
+    def counted(tables):
+        sorted_rows.append(sum(len(ids) for ids, _ in tables))
+        return summed(tables)
+
+    def masked(values, ids):
+        kept.append(len(ids))
+        return mask_except(values, ids)
+
+    monkeypatch.setattr(module, "_LEAST_ROWS", 16)
+    monkeypatch.setattr(module, "_summed", counted)
+    monkeypatch.setattr(fastremap, "mask_except", masked)
+    ids, voxels = segment_sizes(lambda box: labels[box.slices], labels.shape, (1, 4, 4))
+    assert (len(ids), set(voxels.tolist())) == (4096, {1})
+    assert sum(sorted_rows) < 4 * 4096
+    assert points_of(labels, block=(1, 4, 4), distance=5.0, candidates=ids)
+    # With the rim of two voxels.
+    assert max(kept) <= 64

@@ -300,6 +300,13 @@ def test_a_nest_that_would_take_for_ever_to_hash(tmp_path):
     assert "not a whole pickle" in refused(path)
 
 
+def test_a_list_that_serves_many_objects(tmp_path):
+    """A few kilobytes that would become gigabytes: each object ran into all that one long list names."""
+    row = [1] * 50_000
+    overlaps = theirs.object_member(theirs.pickled({number: [row, row] for number in range(1, 101)}))
+    assert "more than 2097152 overlaps" in refused(theirs.write_file(tmp_path / "a.npz", overlaps=overlaps))
+
+
 def test_a_list_that_holds_itself(tmp_path):
     path = theirs.write_file(tmp_path / "a.npz", origins=theirs.object_member(b"\x80\x04]\x94h\x00a."))
     assert "not what google/ffn writes" in refused(path)
@@ -352,6 +359,8 @@ def npy(header):
         (npy("{[]: 1}\n"), "damaged (a header that is none)"),
         (npy("{'descr': '|u1', 'fortran_order': False, 'shape': (-1, 2, 2)}\n"), "damaged"),
         (npy("{'descr': '|u1', 'fortran_order': False, 'shape': (100000, 100000, 100000)}\n"), "10" + "0" * 14),
+        (npy("{'descr': '|u1', 'fortran_order': False, 'shape': (0, 1180591620717411303424, 1)}\n"), "damaged"),
+        (npy(f"{{'descr': '|u1', 'fortran_order': False, 'shape': {(1,) * 70}}}\n") + b"\0", "damaged"),
         (npy("{'descr': '|O', 'fortran_order': False, 'shape': (1, 1, 1)}\n"), "expected numbers"),
         (npy("{'descr': '|V99', 'fortran_order': False, 'shape': (1, 1, 1)}\n"), "expected numbers"),
         (npy("{'descr': [('a', '<u8', (999,))], 'fortran_order': False, 'shape': (1,)}\n"), "expected numbers"),

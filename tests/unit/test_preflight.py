@@ -142,6 +142,19 @@ def test_what_a_source_brings_is_left_out_until_it_is_there(here: Path) -> None:
     assert [p.split(":")[0] for p in problems] == ["data.test.image", "data.test.labels", "inference.checkpoint"]
 
 
+def test_weights_of_all_passes_are_looked_for(here: Path) -> None:
+    for name in ("own.ckpt.index", "own.ckpt.data-00000-of-00001", "exported.npz"):
+        (here / name).touch()
+    passes = [{"checkpoint": "own.ckpt"}, {"checkpoint": "exported.npz"}, {"checkpoint": "none.ckpt"}]
+    problem = only_problem(config(good_data(), inference={"checkpoint": "never_used", "passes": passes}))
+    assert problem.startswith("inference.passes.2.checkpoint: there is no checkpoint none.ckpt")
+    assert check_inputs(config(good_data(), inference={"checkpoint": "exported.npz"})) == []
+    (here / "own.ckpt.data-00000-of-00001").unlink()
+    assert "there is no checkpoint own.ckpt" in only_problem(
+        config(good_data(), inference={"checkpoint": "exported.npz", "passes": [{"checkpoint": "own.ckpt"}, {}]})
+    )
+
+
 def test_volumes_to_learn_from_together_must_be_alike() -> None:
     labels = volume("labels", dtype=np.uint64)
     region = {"image": volume("image"), "labels": labels}

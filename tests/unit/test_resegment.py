@@ -9,12 +9,13 @@ from flooding import ConnectedNetwork, options
 from ffn.agglomeration.flood import flood
 from ffn.agglomeration.resegment import Resegmentation, Scene, resegment
 from ffn.agglomeration.score import Scores, scores_of, verdict_of
-from ffn.config import Agglomeration
+from ffn.config import Agglomeration, Radii
 from ffn.model.logits import logit
 
 SHAPE = (21, 21, 41)
 OPTIONS = options(fov=(9, 9, 9), deltas=(2, 2, 2))
-SETTINGS = Agglomeration(radius=(10, 10, 20), analysis_radius=(8, 8, 12), exclusion_radius=(2, 2, 2))
+SETTINGS = Agglomeration()
+RADII = Radii(filled=(10, 10, 20), compared=(8, 8, 12), excluded=(2, 2, 2))
 LEVELS = logit(0.8), logit(0.5)
 
 
@@ -28,10 +29,24 @@ def rod(gap=0):
     return Scene(image, labels, (10, 10, 20), (10.0, 10.0, 10.0))
 
 
+def answered(asking, network):
+    """The result of a generator whose looks a network answers."""
+    try:
+        look = next(asking)
+        while True:
+            look = asking.send(network(look.image.copy(), look.object_map.copy()))
+    except StopIteration as end:
+        return end.value
+
+
+def filled_again(scene, segment=1, settings=SETTINGS, network=None):
+    asking = resegment(scene, segment, 3 - segment, settings, RADII, OPTIONS)
+    return answered(asking, network or ConnectedNetwork())
+
+
 def both(scene, settings=SETTINGS, network=None):
-    network = network or ConnectedNetwork()
-    a, b = (resegment(scene, *pair, settings, OPTIONS, network) for pair in ((1, 2), (2, 1)))
-    region = scene.around(scene.point, settings.analysis_radius)
+    a, b = (filled_again(scene, segment, settings, network) for segment in (1, 2))
+    region = scene.around(scene.point, RADII.compared)
     scores = scores_of(a, b, scene.labels[region] == 1, scene.labels[region] == 2)
     return a, b, scores, verdict_of(a, b, scores, settings)
 
@@ -59,11 +74,8 @@ def test_other_segments_are_not_entered():
     scene = rod()
     # The bridge between the halves belongs to a third segment.
     scene.labels[7:14, 7:14, 12:28] = 3
-    network = ConnectedNetwork()
-    a = resegment(scene, 1, 2, SETTINGS, OPTIONS, network)
-    free = resegment(
-        replace(scene, labels=np.where(scene.labels == 3, 0, scene.labels)), 1, 2, SETTINGS, OPTIONS, network
-    )
+    a = filled_again(scene)
+    free = filled_again(replace(scene, labels=np.where(scene.labels == 3, 0, scene.labels)))
     assert a.fovs < free.fovs
     # The analysed region begins at x = 8. The map reaches into the bridge, but its voxels are not the fill's.
     assert a.reached[:, :, : 12 - 8].any()
@@ -82,11 +94,11 @@ def test_a_seed_that_fails_is_followed_by_another():
             updated = super().__call__(image, object_map)
             return np.full_like(updated, -4) if self.calls <= 2 else updated
 
-    a = resegment(scene, 1, 2, SETTINGS, OPTIONS, Deaf())
+    a = filled_again(scene, network=Deaf())
     assert (a.attempts, a.recovered) == (3, 1.0)
-    first = resegment(scene, 1, 2, SETTINGS, OPTIONS, ConnectedNetwork()).seed
+    first = filled_again(scene).seed
     assert max(abs(p - q) for p, q in zip(a.seed, first, strict=True)) > 2
-    given_up = resegment(scene, 1, 2, SETTINGS.model_copy(update={"max_retry_iters": 2}), OPTIONS, Deaf())
+    given_up = filled_again(scene, settings=SETTINGS.model_copy(update={"max_retry_iters": 2}), network=Deaf())
     assert (given_up.attempts, given_up.recovered, given_up.voxels) == (2, 0.0, 0)
 
 
@@ -110,14 +122,14 @@ def test_seeds_keep_away_from_the_point_and_from_the_faces():
 
 
 def test_a_segment_that_is_not_there_has_no_seed():
-    a = resegment(rod(), 99, 2, SETTINGS, OPTIONS, ConnectedNetwork())
+    a = filled_again(rod(), 99)
     assert (a.seed, a.attempts, a.fovs, a.recovered) == (None, 0, 0, 0.0)
 
 
 def test_a_segment_that_fills_the_scene_has_a_finite_depth():
     scene = rod()
     scene.labels[:] = 1
-    assert resegment(scene, 1, 2, SETTINGS, OPTIONS, ConnectedNetwork()).max_edt_nm == 410.0
+    assert filled_again(scene).max_edt_nm == 410.0
 
 
 def test_deletions_are_counted_where_the_network_changes_its_mind():
@@ -133,7 +145,7 @@ def test_deletions_are_counted_where_the_network_changes_its_mind():
             updated[1] = logit(0.51)
         return updated
 
-    filled = flood(image, np.zeros(image.shape, bool), (4, 4, 4), OPTIONS, network, *LEVELS)
+    filled = answered(flood(image, np.zeros(image.shape, bool), (4, 4, 4), OPTIONS, *LEVELS), network)
     assert filled.fovs == 3
     # The second field of view is two voxels on: 7 of its 9 columns had been predicted.
     assert filled.deleted == 9 * 7
@@ -142,10 +154,10 @@ def test_deletions_are_counted_where_the_network_changes_its_mind():
 
 def test_flood_leaves_what_it_did_not_see():
     image = np.full((9, 9, 20), -1, np.float32)
-    filled = flood(image, np.zeros(image.shape, bool), (4, 4, 10), OPTIONS, ConnectedNetwork(), *LEVELS)
+    filled = answered(flood(image, np.zeros(image.shape, bool), (4, 4, 10), OPTIONS, *LEVELS), ConnectedNetwork())
     assert np.isnan(filled.logits).any(axis=(0, 1)).tolist() == [True] * 6 + [False] * 9 + [True] * 5
     for seed, taken in (((4, 4, 1), False), ((4, 4, 10), True)):
-        nothing = flood(image, np.full(image.shape, taken), seed, OPTIONS, ConnectedNetwork(), *LEVELS)
+        nothing = answered(flood(image, np.full(image.shape, taken), seed, OPTIONS, *LEVELS), ConnectedNetwork())
         assert (nothing.fovs, np.isnan(nothing.logits).all()) == (0, True)
 
 

@@ -1,6 +1,7 @@
 """What the Snakemake rules are told about a configuration, without Snakemake."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -299,3 +300,12 @@ def test_default_configuration_is_the_working_directorys_own(tmp_path, monkeypat
     assert default_config_file("shipped.yaml") == "shipped.yaml"
     (tmp_path / "config.yaml").write_text("run: mine\n")
     assert default_config_file("shipped.yaml") == "config.yaml"
+
+
+@pytest.mark.parametrize("rule", ["infer", "consensus", "assemble", "agglomerate"])
+def test_wall_time_of_jobs_that_grow_with_the_volume_is_configured(rule):
+    """An assembly that is over its time begins to write anew; with a fixed one it would never end."""
+    rules = [path.read_text() for path in (Path(__file__).parents[2] / "workflow" / "rules").glob("*.smk")]
+    bodies = [body for text in rules for body in re.split(r"^ *rule ", text, flags=re.MULTILINE)]
+    body = next(body for body in bodies if body.startswith(f"{rule}:"))
+    assert "runtime=plan.config.cluster.runtime_minutes," in body

@@ -19,7 +19,7 @@ if plan.agglomerates:
             config=lambda wildcards, output: plan.config_file,
             launch=lambda wildcards, resources: plan.launch(resources),
             settings=plan.settings(
-                "agglomeration", "assembly.fill_nm", "data.test", "data.voxel_size", "network", "inference"
+                "agglomeration", "assembly", "data.test", "data.voxel_size", "network", "inference"
             ),
         message:
             "Joining pieces: pairs that meet are filled again from both sides"

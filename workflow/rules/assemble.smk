@@ -10,7 +10,7 @@ rule assemble:
     threads: plan.assembly_threads
     resources:
         mem_mb=8000,
-        runtime=60,
+        runtime=plan.config.cluster.runtime_minutes,
     params:
         config=lambda wildcards, output: plan.config_file,
         launch=lambda wildcards, resources: plan.launch(resources),

@@ -62,7 +62,7 @@ if plan.joins_passes:
             "../../envs/ffn.yaml"
         resources:
             mem_mb=8000,
-            runtime=60,
+            runtime=plan.config.cluster.runtime_minutes,
         params:
             config=lambda wildcards, output: plan.config_file,
             launch=lambda wildcards, resources: plan.launch(resources),
