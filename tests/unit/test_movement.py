@@ -156,3 +156,10 @@ def test_the_order_does_not_depend_on_when_a_state_was_saved():
             resumed.done.add(resumed._cell(position))
             places[0, 0, seen_later[step]] = max(places[0, 0, seen_later[step]] - 2, 0)
         assert again == order[6:]
+
+
+def test_the_seed_is_visited_however_much_has_to_be_unseen():
+    movement = UnseenFirstMovement((5, 5, 5), (2, 2, 2), THRESHOLD, unseen=lambda _: 728, least=729)
+    assert movement.pop(lambda _: True) == (5, 5, 5)
+    movement.push(prediction(at246=3), (5, 5, 5))
+    assert movement.pop(lambda _: True) is None

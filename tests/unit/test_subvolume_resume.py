@@ -18,7 +18,9 @@ from ffn.cli import main
 from ffn.config import Config, parse_config
 from ffn.errors import CheckpointError, DataError, GeometryError, StageError
 from ffn.geometry import Box
+from ffn.inference.canvas import Canvas
 from ffn.inference.options import FloodOptions
+from ffn.inference.state import save_state
 from ffn.inference.subvolume import run_tile, run_tiles
 from ffn.inference.tile import Tile
 from ffn.model.orientation import Orientation
@@ -315,9 +317,24 @@ def test_missing_checkpoint(tmp_path, inputs, small_network):
     assert not (tmp_path / "out").exists()
 
 
-def test_unreadable_state(tmp_path, inputs, undisturbed):
+def half(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def without_stage(path):
+    """As a version wrote it that knew one seed policy."""
+    with np.load(path) as state:
+        arrays = dict(state)
+    facts = {key: value for key, value in json.loads(arrays["facts"].tobytes()).items() if key != "stage"}
+    np.savez(path, **{**arrays, "facts": np.frombuffer(json.dumps(facts).encode(), np.uint8)})
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.write_bytes(b"PK nothing"), half, without_stage])
+def test_unreadable_state(tmp_path, inputs, undisturbed, spoil):
     (undisturbed / "done.json").unlink()
-    (undisturbed / "state.npz").write_bytes(b"PK nothing")
+    canvas = Canvas(np.zeros(SHAPE, np.float32), FloodOptions.of(configured().network, configured().inference))
+    save_state(undisturbed / "state.npz", canvas, np.empty((0, 3), np.int64))
+    spoil(undisturbed / "state.npz")
     with pytest.raises(StageError, match=r"state\.npz cannot be read"):
         run_tile(configured(), Tile(*inputs, None, undisturbed))
 

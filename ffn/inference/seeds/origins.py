@@ -6,6 +6,7 @@ folder/*/*/origins.json                of a run with several passes: found by th
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +53,17 @@ def _origins_file(folder: Path, box: Box | None, number: int) -> Path:
 def _made_for(folder: Path, box: Box | None, number: int) -> bool:
     try:
         settings = json.loads((folder / "started.json").read_text(encoding="utf-8"))["settings"]
-        return bool(settings["box"] == str(box) and settings["pass"] == number)
+        # What passes agree on lies beside them, and has no turn.
+        return bool(settings["box"] == str(box) and "pass" in settings and number == _pass_of(folder))
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def _pass_of(folder: Path) -> int:
+    """Which of a run's passes the folder is of; 0 where it makes one. Passes may be turned alike, so settings do not
+    tell."""
+    found = re.fullmatch(r"pass-(\d+)", folder.name)
+    return 0 if found is None else int(found[1])
 
 
 def _read(path: Path) -> Seeds:
