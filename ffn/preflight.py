@@ -14,7 +14,7 @@ from ffn.config.seeds import PolicyInvertOrigins
 from ffn.errors import ConfigError, FFNError
 from ffn.geometry import ZYX, Box
 from ffn.prepare.volume import lom_radius, training_margin
-from ffn.runs import SYNTHETIC
+from ffn.runs import ORIGINS, SYNTHETIC, origins_files
 from ffn.volumes import (
     Volume,
     VoxelSize,
@@ -51,7 +51,9 @@ def check_inputs(config: Config) -> list[str]:
         *_labelled_problems(config),
         *test.problems(),
         *_checkpoint_problems(config),
+        *_pass_problems(config),
         *_seed_problems(config),
+        *_given_problems(config),
         *_mask_problems(config, test.voxel_size),
         *_cutting_problems(config),
     ]
@@ -237,20 +239,57 @@ def _cutting_problems(config: Config) -> list[str]:
 
 
 def _checkpoint_problems(config: Config) -> list[str]:
-    if config.inference.checkpoint is None:
-        return []
-    prefix = Path(config.inference.checkpoint)
-    index = prefix.with_name(f"{prefix.name}.index")
-    if index.is_file() or _will_be_fetched(config, prefix):
-        return []
-    return [f"inference.checkpoint: there is no checkpoint {prefix} (no file {index})."]
+    inference = config.inference
+    listed = {f"inference.passes.{number}": one.checkpoint for number, one in enumerate(inference.all_passes)}
+    return [
+        f"{key}.checkpoint: there is no checkpoint {given} (no file {_known_by(Path(given))})."
+        for key, given in {"inference": inference.checkpoint, **listed}.items()
+        if given is not None and not _known_by(Path(given)).is_file() and not _will_be_fetched(config, Path(given))
+    ]
+
+
+def _known_by(checkpoint: Path) -> Path:
+    """The file without which there is no such checkpoint: of an archive of weights itself, else the index."""
+    return checkpoint if checkpoint.suffix in (".npz", ".index") else checkpoint.with_name(f"{checkpoint.name}.index")
+
+
+def _pass_problems(config: Config) -> list[str]:
+    """Passes whose field of view is larger than the test region, where the one of the section is not."""
+    extent = _known_extent(config, config.data.test)
+    problems = []
+    for number in range(len(config.inference.all_passes)):
+        fov = config.of_pass(number).network.fov_in_image_voxels
+        try:
+            if extent is not None and fov != config.network.fov_in_image_voxels:
+                check_fov(extent, fov, "the test region")
+        except FFNError as error:
+            problems.append(f"inference.passes.{number}.network: {error}")
+    return problems
 
 
 def _seed_problems(config: Config) -> list[str]:
     return [
-        f"inference.seed_policy: there is no folder {policy.folder} with the origins of an earlier run."
+        f"inference.seed_policy: there is no folder {policy.folder} with the {ORIGINS} of an earlier run."
         for policy in config.inference.seed_policy
-        if isinstance(policy, PolicyInvertOrigins) and not Path(policy.folder).is_dir()
+        if isinstance(policy, PolicyInvertOrigins) and not origins_files(Path(policy.folder))
+    ]
+
+
+def _given_problems(config: Config) -> list[str]:
+    """Segments to begin with that cannot be read, or do not cover the test image."""
+    uri, shape = config.inference.init_segmentation, _image_shape(config, config.data.test)
+    if uri is None or _will_be_fetched(config, Path(uri)):
+        return []
+    try:
+        with as_labels(open_volume(uri)) as labels:
+            there = labels.shape
+    except FFNError as error:
+        return [f"inference.init_segmentation: {error}"]
+    if shape is None or there == shape:
+        return []
+    return [
+        f"inference.init_segmentation: {uri} has {there} voxels (z,y,x), the image of data.test {shape}; each voxel of "
+        "the image needs one label."
     ]
 
 

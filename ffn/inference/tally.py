@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from ffn.inference.canvas import Canvas
 from ffn.progress import Progress
 
-
 _SAMPLE = 10_000
 """Seeds looked at after each segment: some policies list every voxel."""
 

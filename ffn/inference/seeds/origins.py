@@ -17,8 +17,7 @@ from ffn.errors import DataError
 from ffn.geometry import Box
 from ffn.inference.seeds.view import Seeds, SeedView
 from ffn.prepare.seeds import in_coarse_voxels
-
-_FILE = "origins.json"
+from ffn.runs import ORIGINS, origins_files
 
 
 def inverted_origins(view: SeedView, settings: PolicyInvertOrigins) -> Seeds:
@@ -35,17 +34,17 @@ def inverted_origins(view: SeedView, settings: PolicyInvertOrigins) -> Seeds:
 
 
 def _origins_file(folder: Path, box: Box | None, number: int) -> Path:
-    if (folder / _FILE).is_file():
-        return folder / _FILE
     if not folder.is_dir():
         raise DataError(f"PolicyInvertOrigins: there is no folder {folder}; name the results of an earlier inference.")
-    there = sorted([*folder.glob(f"*/{_FILE}"), *folder.glob(f"*/*/{_FILE}")])
+    there = origins_files(folder)
+    if there == [folder / ORIGINS]:
+        return there[0]
     found = [path for path in there if _made_for(path.parent, box, number)]
     if len(found) != 1:
         raise DataError(
             f"PolicyInvertOrigins: {folder} holds {len(there)} segmentations, {len(found)} of which are pass {number} "
             f"over the box {box}; expected exactly one. Name a run with the same sub-volumes, or one folder that holds "
-            f"{_FILE}."
+            f"{ORIGINS}."
         )
     return found[0]
 
