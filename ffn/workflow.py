@@ -25,6 +25,7 @@ import yaml
 from ffn.batches import Batch, cut
 from ffn.cluster.launch import launch_line
 from ffn.config import Config, Region
+from ffn.config.inference import WITHOUT_EFFECT as INFERENCE_WITHOUT_EFFECT
 from ffn.config.load import examine, report_of
 from ffn.errors import ConfigError
 from ffn.files import write_text
@@ -41,7 +42,7 @@ ALL_CORES = 1024
 # Settings that change how fast or how safely a stage works, but not what it makes.
 _WITHOUT_EFFECT = {
     "training": {"checkpoint_every", "keep_checkpoints", "log_every", "microbatch"},
-    "inference": {"tiles_per_job", "ranks", "batch_size", "concurrent", "intra_op_threads", "checkpoint_every_s"},
+    "inference": INFERENCE_WITHOUT_EFFECT,
     "assembly": {"workers"},
 }
 

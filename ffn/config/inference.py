@@ -12,6 +12,11 @@ Quality = Literal["exact", "balanced", "fast"]
 LEAST_UNSEEN: dict[Quality, float] = {"exact": 0.0, "balanced": 0.05, "fast": 0.12}
 """What `quality` means for `min_unseen`; measured in docs/quality.md."""
 
+WITHOUT_EFFECT = frozenset(
+    {"tiles_per_job", "ranks", "batch_size", "concurrent", "intra_op_threads", "checkpoint_every_s"}
+)
+"""Settings that change how fast or how safely sub-volumes are filled, but not what is found."""
+
 
 class Pass(Section):
     """One of several flood fills of every sub-volume: what it does differently. Empty = as the section says."""

@@ -23,12 +23,12 @@ from ffn.exchange.results import Facts, Origin, read_probability, read_result
 from ffn.exchange.write import write_probability, write_result
 from ffn.files import atomic_path, write_json
 from ffn.geometry import ZYX, Box
-from ffn.inference.results import LABELS, ORIGINS_FILE, SEGMENTATION_FILE
+from ffn.inference.results import LABELS, ORIGINS_FILE, PROBABILITY_FILE, SEGMENTATION_FILE
+from ffn.inference.results import PROBABILITY as QPROB
 from ffn.progress import log
 from ffn.stages import Stage, done_digest
 from ffn.volumes import VoxelSize, create_hdf5, open_volume
 
-PROBABILITY_FILE, QPROB = "probability.h5", "qprob"
 OVERLAPS_FILE, COUNTERS_FILE, REQUEST_FILE = "overlaps.json", "counters.json", "request.pb"
 _SECTIONS = 64
 

@@ -1,14 +1,18 @@
 """What is to be filled, and what decides the result."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ffn.config import Config
+from ffn.config.inference import WITHOUT_EFFECT
 from ffn.errors import GeometryError, StageError
+from ffn.files import only_one
 from ffn.geometry import ZYX, Box
 from ffn.inference.fingerprint import checkpoint_fingerprint
-from ffn.inference.results import ORIGINS_FILE, SEGMENTATION_FILE, STATE_FILE
+from ffn.inference.results import LOCK_FILE, ORIGINS_FILE, SEGMENTATION_FILE, STATE_FILE
 from ffn.stages import Stage
 from ffn.volumes import open_image
 
@@ -17,7 +21,6 @@ _FREE = {
     *("passes", "consensus", "agreement", "split_min_size"),
 }
 """Settings that come in by another name, or only decide what happens to a finished sub-volume."""
-_WITHOUT_EFFECT = {"tiles_per_job", "ranks", "batch_size", "concurrent", "intra_op_threads", "checkpoint_every_s"}
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class Tile:
 
     def settings(self, config: Config, box: Box) -> dict[str, Any]:
         """All that decides the labels but the weights; not how often states are saved, or by how many threads."""
-        inference, ignored = config.inference, _FREE | _WITHOUT_EFFECT
+        inference, ignored = config.inference, _FREE | WITHOUT_EFFECT
         settings: dict[str, Any] = {
             "image": self.image,
             "box": str(box),
@@ -74,6 +77,18 @@ class Tile:
             },
         }
         return {**settings, "seeds": self.seeds} if self.seeds else settings
+
+
+@contextmanager
+def claimed(stage: Stage) -> Iterator[None]:
+    """Work alone in a folder. Raises StageError where another process does, such as a job that was taken for lost."""
+    with only_one(stage.folder / LOCK_FILE) as holder:
+        if holder is not None:
+            raise StageError(
+                f"Another `ffn infer` ({holder}) works in {stage.folder}: wait until it ends, or stop it. What it has "
+                "done is kept, and the same command goes on from there."
+            )
+        yield
 
 
 def refuse_foreign(stage: Stage) -> None:
