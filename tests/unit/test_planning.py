@@ -169,7 +169,17 @@ def test_memory_is_that_of_the_architecture_page(tmp_path):
     assert process_bytes(config, (250, 250, 250), 3) == PROCESS_BYTES + (2 * 12 + 24) * voxels
     pooled = configured(tmp_path, network={"downsample": [1, 2, 2]})
     assert process_bytes(pooled, (250, 250, 250), 2) == PROCESS_BYTES + (3 + 4 + 24) * voxels
+    wide = (250 + 32) ** 3
+    mirrored = configured(tmp_path, inference={"mirror": True})
+    assert process_bytes(mirrored, (250, 250, 250)) == PROCESS_BYTES + 8 * wide + 16 * voxels
+    masked = configured(tmp_path, inference={"masks": [{"image": True, "max": 3}], "save_probability": True})
+    assert process_bytes(masked, (250, 250, 250), 2) == PROCESS_BYTES + (15 + 27) * voxels
+    listing = configured(tmp_path, inference={"seed_policy": ["PolicyPeaks", "PolicyMax"]})
+    assert process_bytes(listing, (250, 250, 250), 2) == PROCESS_BYTES + (12 + 24 + 92) * voxels
+    passes = configured(tmp_path, inference={"passes": [{}, {"mirror": True}]})
+    assert process_bytes(passes, (250, 250, 250)) == process_bytes(mirrored, (250, 250, 250))
     text = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert "24 bytes x T while seeds are found (92 by" in text
     assert "12 bytes x T while filling" in text
     assert "4 bytes x T for labels in image voxels" in text
     assert "24 bytes x T while seeds are found" in text

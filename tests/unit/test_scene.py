@@ -2,6 +2,7 @@
 
 import json
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -161,6 +162,19 @@ def test_given_segments_stay_and_are_listed(tmp_path, image, checkpoint, turn, d
     assert (probability[6:18, 6:14, 10:18] == 255).all()
     if downsample == [1, 1, 1]:
         np.testing.assert_array_equal(probability > 0, labels > 0)
+
+
+def test_given_segments_take_no_more_memory_than_seeds(tmp_path):
+    shape = (64, 64, 64)
+    image = write(tmp_path / "image.h5", np.full(shape, 128, np.uint8))
+    uri = write(tmp_path / "given.h5", np.arange(64**3, dtype=np.uint64).reshape(shape) // 4096 * 7)
+    tracemalloc.start()
+    scene = Scene.of(configured(init_segmentation=uri), image, Box.of_shape(shape), 0)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert scene.given_ids.tolist() == [7 * n for n in range(1, 64)]
+    assert scene.canvas.labels.max() == 63
+    assert peak < 40 * 64**3
 
 
 def test_given_segments_of_another_shape(tmp_path, image, checkpoint):
