@@ -9,6 +9,7 @@ import yaml
 from ffn.cli import main
 from ffn.config import Config, load_config, parse_config
 from ffn.config.docs import schema_text, table_text
+from ffn.config.inference import LEAST_UNSEEN
 from ffn.config.seeds import SEED_POLICIES, PolicyGrid3d, PolicyPeaks
 from ffn.errors import ConfigError
 
@@ -283,6 +284,13 @@ def test_every_key_is_documented():
 
 def test_default_configuration_of_the_catalog_is_the_default():
     assert (ROOT / "config" / "config.yaml").read_text() == (ROOT / "config.yaml").read_text()
+
+
+def test_the_guide_says_what_each_quality_leaves_out():
+    guide = (ROOT / "docs" / "guides" / "inference.md").read_text(encoding="utf-8")
+    for quality in ("balanced", "fast"):
+        row = next(line for line in guide.splitlines() if line.startswith(f"| `{quality}` |"))
+        assert f" {LEAST_UNSEEN[quality]:.0%} ".replace("%", " %") in row.replace("|", " ")
 
 
 def test_passes_are_a_number_or_a_list_of_differences():
