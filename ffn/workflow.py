@@ -30,7 +30,7 @@ from ffn.config.load import examine, report_of
 from ffn.errors import ConfigError
 from ffn.files import write_text
 from ffn.geometry import Box, overlapping_tiles
-from ffn.planning.estimate import chosen_tiles_per_job, inference_mb
+from ffn.planning.estimate import chosen_tiles_per_job, consensus_mb, inference_mb
 from ffn.planning.table import outlook
 from ffn.runs import SYNTHETIC, RunPaths
 from ffn.scaling.targets import StudyPlan
@@ -298,6 +298,11 @@ class Plan:
     def inference_mb(self) -> int:
         """Memory of a node of an inference job."""
         return inference_mb(self.config, self.jobs)
+
+    @cached_property
+    def consensus_mb(self) -> int:
+        """Memory of a consensus job, which joins one sub-volume after the other."""
+        return consensus_mb(self.config)
 
     def outlook(self) -> list[str]:
         """What inference will take, in a few lines; never an error."""

@@ -10,7 +10,7 @@ from math import ceil
 from ffn.config import Config
 from ffn.inference.devices import visible_gpus
 from ffn.planning.extent import Extent, extent_of
-from ffn.planning.memory import concurrent_tiles, process_bytes
+from ffn.planning.memory import CONSENSUS, PROCESS_BYTES, concurrent_tiles, process_bytes
 from ffn.planning.rates import Speed, Work, expected_work, known_speed, slowest_pass
 
 SHARE_OF_WALLTIME = 0.5
@@ -183,6 +183,12 @@ def inference_mb(config: Config, jobs: int | None) -> int:
         return _LEAST_MB
     held = process_bytes(config, extent.tile, Known.of(config).concurrent(config))
     return max(_LEAST_MB, ceil(machine.ranks * held / 1e6))
+
+
+def consensus_mb(config: Config) -> int:
+    """Memory to ask for where passes over a sub-volume are joined, at least 8 GB."""
+    extent = extent_of(config)
+    return _LEAST_MB if extent is None else max(_LEAST_MB, ceil((PROCESS_BYTES + CONSENSUS * extent.tile_voxels) / 1e6))
 
 
 _LEAST_MB = 8000

@@ -16,7 +16,16 @@ from ffn.errors import PlanError
 from ffn.export.precomputed import write_layer
 from ffn.geometry import Box, overlapping_tiles
 from ffn.planning.advice import advise, require_memory, warnings
-from ffn.planning.estimate import Estimate, Known, Machine, configured_machine, estimate, inference_mb, suitable_tiles
+from ffn.planning.estimate import (
+    Estimate,
+    Known,
+    Machine,
+    configured_machine,
+    consensus_mb,
+    estimate,
+    inference_mb,
+    suitable_tiles,
+)
 from ffn.planning.extent import Extent, extent_of
 from ffn.planning.measure import measure_speed
 from ffn.planning.memory import PROCESS_BYTES, process_bytes
@@ -242,6 +251,15 @@ def test_memory_that_jobs_ask_for(tmp_path):
     assert inference_mb(config, jobs=20) == ceil(32 * held / 1e6)
     assert inference_mb(config, jobs=None) == 8000
     assert inference_mb(configured(tmp_path, data={"test": {"image": "nowhere.h5:raw"}}), None) == 8000
+
+
+def test_memory_that_a_consensus_asks_for(tmp_path):
+    assert consensus_mb(configured(tmp_path)) == 8000
+    large = configured(tmp_path, inference={"subvolume_size": [512, 512, 512], "passes": 2})
+    assert consensus_mb(large) == ceil((PROCESS_BYTES + 65 * 512**3) / 1e6)
+    assert consensus_mb(configured(tmp_path, data={"test": {"image": "nowhere.h5:raw"}})) == 8000
+    text = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert "| `consensus`, each job | piece of each voxel, labels of one pass | 65 bytes x T" in text
 
 
 def test_files_of_layers_are_those_that_are_written(tmp_path):

@@ -61,7 +61,7 @@ if plan.joins_passes:
         conda:
             "../../envs/ffn.yaml"
         resources:
-            mem_mb=8000,
+            mem_mb=lambda wildcards: plan.consensus_mb,
             runtime=60,
         params:
             config=lambda wildcards, output: plan.config_file,
