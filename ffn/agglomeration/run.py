@@ -202,7 +202,8 @@ def _network(config: Config) -> NetworkCall:
     # Imported here so that a finished stage does not wait for TensorFlow.
     from ffn.inference.executor import load_executor
 
-    return load_executor(config.network, checkpoint_prefix(config), threads=config.inference.intra_op_threads)
+    threads = config.inference.intra_op_threads
+    return load_executor(config.network, checkpoint_prefix(config), threads=threads, batch_size=1)
 
 
 def _write(config: Config, inputs: _Inputs, folder: Path, records: list[dict[str, Any]]) -> dict[str, int]:

@@ -58,6 +58,8 @@ def run_tiles(config: Config, tiles: Sequence[Tile], shows_progress: bool = True
         unfinished[0].checkpoint,
         threads=inference.intra_op_threads,
         batch_size=inference.batch_size,
+        # Of all, not of the unfinished: on a GPU labels may depend on the batch, so a job that goes on keeps it.
+        most=min(inference.concurrent or len(tiles), len(tiles)),
         precision=inference.precision,
     )
     concurrent = inference.concurrent or (2 * executor.batch_size if executor.batch_size > 1 else 1)

@@ -227,7 +227,10 @@ def test_tiles_side_by_side_are_the_same_as_one_after_the_other(tmp_path, inputs
     executor.load_executor = lambda *_, **__: network
     monkeypatch.setitem(sys.modules, executor.__name__, executor)
     tiles = [Tile(*inputs, box, tmp_path / f"{number}") for number, box in enumerate(boxes)]
+    asked = []
+    executor.load_executor = lambda *_, **how: asked.append(how) or network
     run_tiles(configured(concurrent=concurrent, batch_size=batch_size), tiles)
+    assert [(how["batch_size"], how["most"]) for how in asked] == [(batch_size, min(concurrent, len(tiles)))]
     assert max(network.sizes) == min(concurrent, batch_size, len(tiles))
     for number, box in enumerate(boxes):
         network.batch_size = 1
