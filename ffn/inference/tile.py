@@ -13,7 +13,7 @@ from ffn.files import only_one
 from ffn.geometry import ZYX, Box
 from ffn.inference.fingerprint import checkpoint_fingerprint
 from ffn.inference.results import LOCK_FILE, ORIGINS_FILE, SEGMENTATION_FILE, STATE_FILE
-from ffn.stages import Stage
+from ffn.stages import Stage, done_digest
 from ffn.volumes import open_image
 
 _FREE = {
@@ -60,7 +60,7 @@ class Tile:
     def stage(self, config: Config, box: Box) -> Stage:
         """The folder, bound to all that decides the labels."""
         weights = {"checkpoint_sha256": checkpoint_fingerprint(self.checkpoint)}
-        return Stage(self.output, {**self.settings(config, box), **weights})
+        return Stage(self.output, {**self.settings(config, box), **weights, **_given(config)})
 
     def settings(self, config: Config, box: Box) -> dict[str, Any]:
         """All that decides the labels but the weights; not how often states are saved, or by how many threads."""
@@ -77,6 +77,15 @@ class Tile:
             },
         }
         return {**settings, "seeds": self.seeds} if self.seeds else settings
+
+
+def _given(config: Config) -> dict[str, str]:
+    """Which version of the segments to begin with, where they are the result of a stage."""
+    uri = config.inference.init_segmentation
+    made_in = None if uri is None else Path(uri).parent
+    if made_in is None or not (made_in / "done.json").is_file():
+        return {}
+    return {"init_segmentation_done": done_digest(made_in, "ffn assemble")}
 
 
 @contextmanager

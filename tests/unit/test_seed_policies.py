@@ -366,6 +366,14 @@ def test_origins_in_descending_order_of_ids(tmp_path):
     assert seeds_of(policy, view(np.zeros((9, 9, 9)))) == []
 
 
+def test_segments_that_were_given_have_no_origin(tmp_path):
+    write_origins(tmp_path, {2: (4, 4, 4), 3: (5, 6, 7)})
+    grown = json.loads((tmp_path / "origins.json").read_text())
+    (tmp_path / "origins.json").write_text(json.dumps([{"id": 1, "given": 90, "voxels": 8}, *grown]))
+    policy = {"name": "PolicyInvertOrigins", "folder": str(tmp_path)}
+    assert seeds_of(policy, view(np.zeros((9, 9, 9)))) == [(5, 6, 7), (4, 4, 4)]
+
+
 def test_origins_in_pooled_voxels_keep_their_order(tmp_path):
     write_origins(tmp_path, {1: (1, 1, 1), 2: (5, 6, 7), 3: (2, 3, 2)})
     policy = {"name": "PolicyInvertOrigins", "folder": str(tmp_path)}

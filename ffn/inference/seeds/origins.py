@@ -68,7 +68,9 @@ def _pass_of(folder: Path) -> int:
 def _read(path: Path) -> Seeds:
     try:
         records: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-        ordered = sorted(records, key=lambda record: int(record["id"]), reverse=True)
+        # Segments that were there from the beginning have no seed.
+        grown = [record for record in records if "given" not in record]
+        ordered = sorted(grown, key=lambda record: int(record["id"]), reverse=True)
         return np.array([[int(n) for n in record["seed_zyx"]] for record in ordered], np.int64).reshape(-1, 3)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
