@@ -25,6 +25,7 @@ from ffn.files import atomic_path, write_json
 from ffn.geometry import ZYX, Box
 from ffn.inference.results import LABELS, ORIGINS_FILE, PROBABILITY_FILE, SEGMENTATION_FILE
 from ffn.inference.results import PROBABILITY as QPROB
+from ffn.inference.tile import refuse_foreign
 from ffn.progress import log
 from ffn.stages import Stage, done_digest
 from ffn.volumes import VoxelSize, create_hdf5, open_volume
@@ -78,7 +79,7 @@ def import_segmentation(
     if stage.is_done():
         log(f"{output} is already complete.")
         return
-    _refuse_foreign(stage)
+    refuse_foreign(stage)
     q = None if probability is None else read_probability(probability, labels.shape)
     cleaned = clean(labels, q, cleaning)
     stage.begin()
@@ -115,15 +116,6 @@ def _digest(path: Path) -> str:
         raise ExchangeError(f"There is no file {path}.")
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _refuse_foreign(stage: Stage) -> None:
-    found = [name for name in (SEGMENTATION_FILE, ORIGINS_FILE) if (stage.folder / name).exists()]
-    if found and not stage.started_marker.exists():
-        raise StageError(
-            f"{stage.folder} already holds {', '.join(found)}, but no started.json that says what made it. "
-            "Choose another output folder, or delete that one."
-        )
 
 
 def _write_volume(
