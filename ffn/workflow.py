@@ -25,6 +25,7 @@ import yaml
 from ffn.batches import Batch, cut
 from ffn.cluster.launch import launch_line
 from ffn.config import Config, Region
+from ffn.config.inference import JOINING
 from ffn.config.inference import WITHOUT_EFFECT as INFERENCE_WITHOUT_EFFECT
 from ffn.config.load import examine, report_of
 from ffn.errors import ConfigError
@@ -268,6 +269,14 @@ class Plan:
     def settings(self, *keys: str) -> str:
         """The values of these keys (`prepare`, `data.test`) as text: as a param, a change starts the rule again."""
         return json.dumps({key: _lookup(self._values, key) for key in keys}, sort_keys=True)
+
+    @property
+    def pass_settings(self) -> str:
+        """The same of flood filling: other votes do not submit the passes again."""
+        keys = ("data.test", "data.voxel_size", "network", "inference")
+        found = {key: _lookup(self._values, key) for key in keys}
+        found["inference"] = {name: value for name, value in found["inference"].items() if name not in JOINING}
+        return json.dumps(found, sort_keys=True)
 
     # --- resources
 

@@ -19,6 +19,9 @@ WITHOUT_EFFECT = frozenset(
 )
 """Settings that change how fast or how safely sub-volumes are filled, but not what is found."""
 
+JOINING = frozenset({"consensus", "agreement", "split_min_size"})
+"""Settings of what becomes of several passes: their flood fills do not depend on them."""
+
 
 class Pass(Section):
     """One of several flood fills of every sub-volume: what it does differently. Empty = as the section says."""
