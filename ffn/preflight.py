@@ -14,7 +14,7 @@ from ffn.config.seeds import PolicyInvertOrigins
 from ffn.errors import ConfigError, FFNError
 from ffn.geometry import ZYX, Box
 from ffn.prepare.volume import lom_radius, training_margin
-from ffn.runs import SYNTHETIC, checkpoint_files
+from ffn.runs import ORIGINS, SYNTHETIC, checkpoint_files, origins_files
 from ffn.volumes import (
     Volume,
     VoxelSize,
@@ -51,7 +51,9 @@ def check_inputs(config: Config) -> list[str]:
         *_labelled_problems(config),
         *test.problems(),
         *_checkpoint_problems(config),
+        *_pass_problems(config),
         *_seed_problems(config),
+        *_given_problems(config),
         *_mask_problems(config, test.voxel_size),
         *_cutting_problems(config),
     ]
@@ -251,11 +253,43 @@ def _checkpoint_problems(config: Config) -> list[str]:
     ]
 
 
+def _pass_problems(config: Config) -> list[str]:
+    """Passes whose field of view is larger than the test region, where the one of the section is not."""
+    extent = _known_extent(config, config.data.test)
+    problems = []
+    for number in range(len(config.inference.all_passes)):
+        fov = config.of_pass(number).network.fov_in_image_voxels
+        try:
+            if extent is not None and fov != config.network.fov_in_image_voxels:
+                check_fov(extent, fov, "the test region")
+        except FFNError as error:
+            problems.append(f"inference.passes.{number}.network: {error}")
+    return problems
+
+
 def _seed_problems(config: Config) -> list[str]:
     return [
-        f"inference.seed_policy: there is no folder {policy.folder} with the origins of an earlier run."
+        f"inference.seed_policy: there is no folder {policy.folder} with the {ORIGINS} of an earlier run."
         for policy in config.inference.seed_policy
-        if isinstance(policy, PolicyInvertOrigins) and not Path(policy.folder).is_dir()
+        if isinstance(policy, PolicyInvertOrigins) and not origins_files(Path(policy.folder))
+    ]
+
+
+def _given_problems(config: Config) -> list[str]:
+    """Segments to begin with that cannot be read, or do not cover the test image."""
+    uri, shape = config.inference.init_segmentation, _image_shape(config, config.data.test)
+    if uri is None or _will_be_fetched(config, Path(uri)):
+        return []
+    try:
+        with as_labels(open_volume(uri)) as labels:
+            there = labels.shape
+    except FFNError as error:
+        return [f"inference.init_segmentation: {error}"]
+    if shape is None or there == shape:
+        return []
+    return [
+        f"inference.init_segmentation: {uri} has {there} voxels (z,y,x), the image of data.test {shape}; each voxel of "
+        "the image needs one label."
     ]
 
 

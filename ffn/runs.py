@@ -8,6 +8,7 @@ from ffn.config import Config, Region
 
 SYNTHETIC = "synthetic"
 SEGMENTATION = "segmentation.h5"
+ORIGINS = "origins.json"
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,14 @@ class RunPaths:
     @property
     def report(self) -> Path:
         return self.root / "report"
+
+
+def origins_files(folder: Path) -> list[Path]:
+    """The lists of segments with their seeds below a folder: of one sub-volume, or of those of a run, where several
+    passes have folders of their own."""
+    if (folder / ORIGINS).is_file():
+        return [folder / ORIGINS]
+    return sorted([*folder.glob(f"*/{ORIGINS}"), *folder.glob(f"*/*/{ORIGINS}")])
 
 
 def image_uri(config: Config, region: Region) -> str:

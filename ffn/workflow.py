@@ -25,11 +25,13 @@ import yaml
 from ffn.batches import Batch, cut
 from ffn.cluster.launch import launch_line
 from ffn.config import Config, Region
+from ffn.config.inference import JOINING
+from ffn.config.inference import WITHOUT_EFFECT as INFERENCE_WITHOUT_EFFECT
 from ffn.config.load import examine, report_of
 from ffn.errors import ConfigError
 from ffn.files import write_text
 from ffn.geometry import Box, overlapping_tiles
-from ffn.planning.estimate import chosen_tiles_per_job, inference_mb
+from ffn.planning.estimate import chosen_tiles_per_job, consensus_mb, inference_mb
 from ffn.planning.table import outlook
 from ffn.runs import SYNTHETIC, RunPaths
 from ffn.scaling.targets import StudyPlan
@@ -41,7 +43,7 @@ ALL_CORES = 1024
 # Settings that change how fast or how safely a stage works, but not what it makes.
 _WITHOUT_EFFECT = {
     "training": {"checkpoint_every", "keep_checkpoints", "log_every", "microbatch"},
-    "inference": {"tiles_per_job", "ranks", "batch_size", "concurrent", "intra_op_threads", "checkpoint_every_s"},
+    "inference": INFERENCE_WITHOUT_EFFECT,
     "assembly": {"workers"},
 }
 
@@ -268,6 +270,14 @@ class Plan:
         """The values of these keys (`prepare`, `data.test`) as text: as a param, a change starts the rule again."""
         return json.dumps({key: _lookup(self._values, key) for key in keys}, sort_keys=True)
 
+    @property
+    def pass_settings(self) -> str:
+        """The same of flood filling: other votes do not submit the passes again."""
+        keys = ("data.test", "data.voxel_size", "network", "inference")
+        found = {key: _lookup(self._values, key) for key in keys}
+        found["inference"] = {name: value for name, value in found["inference"].items() if name not in JOINING}
+        return json.dumps(found, sort_keys=True)
+
     # --- resources
 
     def launch(self, resources: Any) -> str:
@@ -297,6 +307,11 @@ class Plan:
     def inference_mb(self) -> int:
         """Memory of a node of an inference job."""
         return inference_mb(self.config, self.jobs)
+
+    @cached_property
+    def consensus_mb(self) -> int:
+        """Memory of a consensus job, which joins one sub-volume after the other."""
+        return consensus_mb(self.config)
 
     def outlook(self) -> list[str]:
         """What inference will take, in a few lines; never an error."""

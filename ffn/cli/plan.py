@@ -23,7 +23,9 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     )
     add_config(parser)
     parser.add_argument(
-        "--measure", action="store_true", help="first time the network here for some seconds, and keep the result"
+        "--measure",
+        action="store_true",
+        help="first time the network here for some seconds (of passes that differ each one), keep it",
     )
     parser.add_argument("--seconds", type=_amount, default=10.0, help="time for --measure (default: %(default)s)")
     parser.add_argument(
@@ -51,7 +53,7 @@ def _plan(args: argparse.Namespace) -> None:
     from ffn.planning.advice import advise, require_memory, warnings
     from ffn.planning.estimate import Known, configured_machine, estimate
     from ffn.planning.extent import extent_of
-    from ffn.planning.rates import store_speed
+    from ffn.planning.rates import store_speed, to_measure
     from ffn.planning.table import as_values, table, written
     from ffn.progress import log
 
@@ -62,13 +64,12 @@ def _plan(args: argparse.Namespace) -> None:
             f"The size of {config.data.test.image} is not known: it cannot be opened. Fetch it first (`ffn fetch`), or "
             "give data.test.box."
         )
-    known = Known.of(config)
     if args.measure:
         from ffn.planning.measure import measure_speed
 
-        speed = measure_speed(config, args.seconds)
-        store_speed(config, speed)
-        known = replace(known, speed=speed)
+        for one in to_measure(config):
+            store_speed(one, measure_speed(one, args.seconds))
+    known = Known.of(config, measured=args.measure)
     machine = configured_machine(config, None)
     if args.nodes is not None:
         jobs, left = divmod(args.nodes, config.cluster.inference_nodes)

@@ -11,6 +11,16 @@ from ffn.config.seeds import SeedPolicies
 Quality = Literal["exact", "balanced", "fast"]
 LEAST_UNSEEN: dict[Quality, float] = {"exact": 0.0, "balanced": 0.05, "fast": 0.12}
 """What `quality` means for `min_unseen`; measured in docs/quality.md."""
+FEWER_FOVS: dict[Quality, float] = {"exact": 1.0, "balanced": 4.8, "fast": 6.5}
+"""How many times fewer fields of view that takes than exact with steps of a quarter of one; measured there too."""
+
+WITHOUT_EFFECT = frozenset(
+    {"tiles_per_job", "ranks", "batch_size", "concurrent", "intra_op_threads", "checkpoint_every_s"}
+)
+"""Settings that change how fast or how safely sub-volumes are filled, but not what is found."""
+
+JOINING = frozenset({"consensus", "agreement", "split_min_size"})
+"""Settings of what becomes of several passes: their flood fills do not depend on them."""
 
 
 class Pass(Section):
@@ -63,8 +73,8 @@ class Inference(Section):
     )
     quality: Quality = Field(
         "exact",
-        description="exact = as the published FFN, voxel for voxel; the others take a third, and a sixth, of the "
-        "fields of view: they go first where most is unseen, and leave out what would show little.",
+        description="exact = as the published FFN, voxel for voxel; the others take about a fifth, and a sixth, of "
+        "the fields of view: they go first where most is unseen, and leave out what would show little.",
     )
     min_unseen: Fraction | None = Field(
         None,

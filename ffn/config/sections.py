@@ -242,6 +242,7 @@ class Config(Section):
         for key, region in {**self.data.labelled, "data.test": self.data.test}.items():
             if region.bounds is not None:
                 problems += _too_small(key, region.bounds, self.network.fov_in_image_voxels)
+        problems += _small_subvolumes(self.inference, self.network)
         if self.allreduce.operation == "adasum" and self.training.virtual_workers > 1:
             problems.append(
                 "allreduce.operation adasum combines the gradients of ranks, but those of "
@@ -259,11 +260,9 @@ class Config(Section):
             problems += _cannot_refill(self)
         size, overlap = self.inference.subvolume_size, self.inference.subvolume_overlap
         if size is not None:
-            for axis, s, o, f in zip("zyx", size, overlap, self.network.fov_in_image_voxels, strict=True):
+            for axis, s, o in zip("zyx", size, overlap, strict=True):
                 if o >= s:
                     problems.append(f"inference.subvolume_overlap {o} along {axis} must be smaller than the size {s}.")
-                if s < f:
-                    problems.append(f"inference.subvolume_size {s} along {axis} is smaller than the fov {f}.")
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -304,11 +303,34 @@ def _pass_problems(config: Config) -> list[str]:
                 name = ".".join(str(part) for part in found["loc"]) or "network"
                 problems.append(f"{key}.network: {name}: {found['msg'].removeprefix('Value error, ')}")
             continue
-        own = _cannot_grow(chosen.network, chosen.inference)
-        problems += [
-            f"{key}: {problem}" for problem in own if problem not in _cannot_grow(config.network, config.inference)
-        ]
+        problems += [f"{key}: {problem}" for problem in _unfit(chosen) if problem not in _unfit(config)]
+        shapes = [(network.depth, network.features) for network in (config.network, chosen.network)]
+        if shapes[0] != shapes[1] and config.inference.all_passes[number].checkpoint is None:
+            problems.append(
+                f"{key}.network: another depth or number of features than the section network needs other weights; "
+                f"give {key}.checkpoint."
+            )
     return problems
+
+
+def _unfit(config: Config) -> list[str]:
+    """Why a flood fill with these settings would fail or get nowhere."""
+    network, box = config.network, config.data.test.bounds
+    return [
+        *_cannot_grow(network, config.inference),
+        *([] if box is None else _too_small("data.test", box, network.fov_in_image_voxels)),
+        *_small_subvolumes(config.inference, network),
+    ]
+
+
+def _small_subvolumes(inference: Inference, network: Network) -> list[str]:
+    if inference.subvolume_size is None:
+        return []
+    return [
+        f"inference.subvolume_size {size} along {axis} is smaller than the fov {fov}."
+        for axis, size, fov in zip("zyx", inference.subvolume_size, network.fov_in_image_voxels, strict=True)
+        if size < fov
+    ]
 
 
 def _cannot_grow(network: Network, inference: Inference) -> list[str]:

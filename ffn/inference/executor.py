@@ -65,7 +65,13 @@ class Executor:
 
 
 def load_executor(
-    network: Network, checkpoint: Path, *, threads: int = 0, batch_size: int = 0, precision: str = "float32"
+    network: Network,
+    checkpoint: Path,
+    *,
+    threads: int = 0,
+    batch_size: int = 0,
+    most: int | None = None,
+    precision: str = "float32",
 ) -> Executor:
     """An executor with the weights of a checkpoint (ours or google/ffn's).
 
@@ -74,6 +80,7 @@ def load_executor(
         checkpoint: Prefix of the checkpoint's files.
         threads: Inside one operation; 0 = TensorFlow decides. It can only be chosen once in a process.
         batch_size: Looks evaluated at once; 0 = what suits the device.
+        most: Looks that there can ever be at once, where that is known: a larger batch would be computed in vain.
         precision: Of the convolutions: float32, bfloat16 or float16.
 
     Raises:
@@ -87,7 +94,7 @@ def load_executor(
             f"The checkpoint {checkpoint} holds weights that are NaN or infinite: its training diverged. "
             "Train again with a lower training.learning_rate, or use an earlier checkpoint."
         )
-    return _executor(model, network, batch_size)
+    return _executor(model, network, batch_size, most)
 
 
 def random_executor(network: Network, *, threads: int = 0, batch_size: int = 0, precision: str = "float32") -> Executor:
@@ -105,8 +112,9 @@ def _built(network: Network, threads: int, precision: str) -> keras.Model:
     return build_network(network.depth, network.features, precision=precision)
 
 
-def _executor(model: keras.Model, network: Network, batch_size: int) -> Executor:
-    return Executor(model, network.fov, batch_size or (_BATCH_ON_GPU if _has_gpu() else 1))
+def _executor(model: keras.Model, network: Network, batch_size: int, most: int | None = None) -> Executor:
+    chosen = batch_size or (_BATCH_ON_GPU if _has_gpu() else 1)
+    return Executor(model, network.fov, chosen if most is None else min(chosen, most))
 
 
 _BATCH_ON_GPU = 16

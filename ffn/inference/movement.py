@@ -112,7 +112,7 @@ class UnseenFirstMovement(Movement):
     Args:
         seed, deltas, threshold: As for `Movement`.
         unseen: Voxels around a position that have not been predicted yet. It may only fall as the object grows.
-        least: Positions with fewer are left out.
+        least: Positions with fewer are left out; the seed is not.
     """
 
     def __init__(self, seed: ZYX, deltas: ZYX, threshold: np.float32, unseen: Callable[[ZYX], int], least: int) -> None:
@@ -129,7 +129,7 @@ class UnseenFirstMovement(Movement):
             if self._cell(position) in self.done:
                 continue
             unseen = self._unseen(position)
-            if unseen < self._least:
+            if unseen < self._least and position != self.seed:
                 continue
             if unseen < -negative:
                 heapq.heappush(self._heap, (-unseen, number, position))

@@ -20,14 +20,16 @@ from numpy.typing import NDArray
 from ffn.files import write_json
 from ffn.geometry import Box
 from ffn.inference.scene import Scene
+from ffn.runs import ORIGINS, SEGMENTATION
 from ffn.volumes import VoxelSize, create_hdf5
 
 LABELS = "labels"
-SEGMENTATION_FILE = "segmentation.h5"
+SEGMENTATION_FILE = SEGMENTATION
 PROBABILITY = "qprob"
 PROBABILITY_FILE = "probability.h5"
-ORIGINS_FILE = "origins.json"
-STATE_FILE = "state.npz"
+ORIGINS_FILE = ORIGINS
+STATE_FILE, LOCK_FILE = "state.npz", "lock"
+"""Only while it is unfinished: where to continue, and which process works there."""
 
 
 def write_results(output: Path, scene: Scene, timing: dict[str, float]) -> None:

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +58,7 @@ def restore_state(path: Path, canvas: Canvas) -> tuple[int, NDArray[np.int64]]:
     try:
         with np.load(path, allow_pickle=False) as saved:
             facts = json.loads(saved["facts"].tobytes())
-            seeds = saved["seeds"]
+            stage, seeds = int(facts["stage"]), saved["seeds"]
             canvas.labels[...] = saved["labels"]
             if canvas.fine is not None:
                 canvas.fine.labels[...] = saved["fine"]
@@ -68,11 +69,11 @@ def restore_state(path: Path, canvas: Canvas) -> tuple[int, NDArray[np.int64]]:
             canvas.segments = [_segment(record) for record in facts["segments"]]
             if facts["growth"] is not None:
                 _restore_growth(canvas, facts["growth"], saved["object_map"])
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+    except (OSError, ValueError, KeyError, IndexError, TypeError, EOFError, BadZipFile) as error:
         raise StageError(
-            f"The saved state {path} cannot be read ({error}). Delete it to start this sub-volume over."
+            f"The saved state {path} cannot be read ({error!r}). Delete it to start this sub-volume over."
         ) from error
-    return facts["stage"], seeds
+    return stage, seeds
 
 
 def _segment(record: list[Any]) -> Segment:

@@ -16,12 +16,13 @@ from ffn.errors import DataError
 from ffn.files import remove
 from ffn.inference.canvas import Flood
 from ffn.inference.drive import drive, side_by_side
-from ffn.inference.results import STATE_FILE, write_results
+from ffn.inference.results import LOCK_FILE, STATE_FILE, write_results
 from ffn.inference.scene import Scene
 from ffn.inference.state import restore_state, save_state
 from ffn.inference.tally import Tally, Throughput, TileTally
-from ffn.inference.tile import Tile, refuse_foreign
+from ffn.inference.tile import Tile, claimed, refuse_foreign
 from ffn.progress import Progress, log
+from ffn.stages import Stage
 
 
 def run_tile(config: Config, tile: Tile) -> None:
@@ -57,6 +58,8 @@ def run_tiles(config: Config, tiles: Sequence[Tile], shows_progress: bool = True
         unfinished[0].checkpoint,
         threads=inference.intra_op_threads,
         batch_size=inference.batch_size,
+        # Of all, not of the unfinished: on a GPU labels may depend on the batch, so a job that goes on keeps it.
+        most=min(inference.concurrent or len(tiles), len(tiles)),
         precision=inference.precision,
     )
     concurrent = side_by_side(inference.concurrent, executor.batch_size)
@@ -72,9 +75,15 @@ def run_tiles(config: Config, tiles: Sequence[Tile], shows_progress: bool = True
 def _is_complete(config: Config, tile: Tile) -> bool:
     if not tile.stage(config, tile.place(config)).is_done():
         return False
-    remove(tile.output / STATE_FILE)
+    _remove_traces(tile)
     log(f"{tile.output} is already complete.")
     return True
+
+
+def _remove_traces(tile: Tile) -> None:
+    """Of the work on a complete sub-volume. Whoever waited for the lock finds that it is complete."""
+    remove(tile.output / STATE_FILE)
+    remove(tile.output / LOCK_FILE)
 
 
 def _label(tiles: Sequence[Tile]) -> str:
@@ -89,21 +98,33 @@ def _flood(config: Config, tile: Tile, tally: Tally) -> Flood:
     canvas = scene.canvas
     if scene.voxel_size is None:
         log("The image states no voxel size and data.voxel_size is empty: seeds are placed as for cubic voxels.")
-    first = 0
-    if stage.started_marker.exists() and state.exists():
-        first, seeds = restore_state(state, canvas)
-        done = f"seed {canvas.next_seed} of {len(seeds)}, {canvas.counters['fovs']} FOVs done"
-        log(f"{tile.output}: continuing at {done}")
-    else:
+    resumes = stage.started_marker.exists() and state.exists()
+    if not resumes:
         seeds = scene.seeds_at(tile.seeds) if tile.seeds else scene.seeds(0)
         _check_seeds(seeds, tile, scene)
         refuse_foreign(stage)
-        # Claimed only now: a mistake found above leaves no trace of settings that never worked.
-        stage.begin()
-        save_state(state, canvas, seeds, first)
+    # Claimed only now: a mistake found above leaves no trace of settings that never worked.
+    with claimed(stage):
+        if not stage.begin():
+            _remove_traces(tile)
+            return
+        if resumes:
+            first, seeds = restore_state(state, canvas)
+            done = f"seed {canvas.next_seed} of {len(seeds)}, {canvas.counters['fovs']} FOVs done"
+            log(f"{tile.output}: continuing at {done}")
+        else:
+            first = 0
+            save_state(state, canvas, seeds, first)
+        yield from _filled(tile, scene, stage, seeds, first, tally)
+        _remove_traces(tile)
+
+
+def _filled(tile: Tile, scene: Scene, stage: Stage, seeds: NDArray[np.int64], first: int, tally: Tally) -> Flood:
+    """The flood fill from the seeds of policy `first` on, and its results."""
+    canvas, state = scene.canvas, tile.output / STATE_FILE
     began, fovs_before = time.monotonic(), canvas.counters["fovs"]
     stages = 1 if tile.seeds else scene.stages
-    counted = TileTally(tally, canvas, box.voxels, stages)
+    counted = TileTally(tally, canvas, scene.box.voxels, stages)
     for number in range(first, stages):
         if number > first:
             seeds, canvas.next_seed = scene.seeds(number), 0
@@ -115,7 +136,6 @@ def _flood(config: Config, tile: Tile, tally: Tally) -> Flood:
     timing = {"fovs": fovs, "seconds": seconds, "fovs_per_s": fovs / max(seconds, 1e-9)}
     write_results(tile.output, scene, timing)
     stage.finish(segments=canvas.given + len(canvas.segments), fovs=canvas.counters["fovs"])
-    remove(state)
     share = canvas.counters["voxels_segmented"] / canvas.image.size
     log(
         f"{tile.output}: {len(canvas.segments)} segments, {share:.1%} of the voxels, {canvas.counters['fovs']} FOVs, "

@@ -1,23 +1,26 @@
 """What is to be filled, and what decides the result."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ffn.config import Config
+from ffn.config.inference import JOINING, WITHOUT_EFFECT
 from ffn.errors import GeometryError, StageError
+from ffn.files import only_one
 from ffn.geometry import ZYX, Box
 from ffn.inference.fingerprint import checkpoint_fingerprint
-from ffn.inference.results import ORIGINS_FILE, SEGMENTATION_FILE, STATE_FILE
-from ffn.stages import Stage
+from ffn.inference.results import LOCK_FILE, ORIGINS_FILE, SEGMENTATION_FILE, STATE_FILE
+from ffn.stages import Stage, done_digest
 from ffn.volumes import open_image
 
 _FREE = {
     *("checkpoint", "weights", "quality", "min_unseen", "subvolume_size", "subvolume_overlap"),
-    *("passes", "consensus", "agreement", "split_min_size"),
+    *("passes", *JOINING),
 }
 """Settings that come in by another name, or only decide what happens to a finished sub-volume."""
-_WITHOUT_EFFECT = {"tiles_per_job", "ranks", "batch_size", "concurrent", "intra_op_threads", "checkpoint_every_s"}
 
 
 @dataclass(frozen=True)
@@ -57,11 +60,11 @@ class Tile:
     def stage(self, config: Config, box: Box) -> Stage:
         """The folder, bound to all that decides the labels."""
         weights = {"checkpoint_sha256": checkpoint_fingerprint(self.checkpoint)}
-        return Stage(self.output, {**self.settings(config, box), **weights})
+        return Stage(self.output, {**self.settings(config, box), **weights, **_given(config)})
 
     def settings(self, config: Config, box: Box) -> dict[str, Any]:
         """All that decides the labels but the weights; not how often states are saved, or by how many threads."""
-        inference, ignored = config.inference, _FREE | _WITHOUT_EFFECT
+        inference, ignored = config.inference, _FREE | WITHOUT_EFFECT
         settings: dict[str, Any] = {
             "image": self.image,
             "box": str(box),
@@ -74,6 +77,27 @@ class Tile:
             },
         }
         return {**settings, "seeds": self.seeds} if self.seeds else settings
+
+
+def _given(config: Config) -> dict[str, str]:
+    """Which version of the segments to begin with, where they are the result of a stage."""
+    uri = config.inference.init_segmentation
+    made_in = None if uri is None else Path(uri).parent
+    if made_in is None or not (made_in / "done.json").is_file():
+        return {}
+    return {"init_segmentation_done": done_digest(made_in, "ffn assemble")}
+
+
+@contextmanager
+def claimed(stage: Stage) -> Iterator[None]:
+    """Work alone in a folder. Raises StageError where another process does, such as a job that was taken for lost."""
+    with only_one(stage.folder / LOCK_FILE) as holder:
+        if holder is not None:
+            raise StageError(
+                f"Another `ffn infer` ({holder}) works in {stage.folder}: wait until it ends, or stop it. What it has "
+                "done is kept, and the same command goes on from there."
+            )
+        yield
 
 
 def refuse_foreign(stage: Stage) -> None:

@@ -37,15 +37,15 @@ def warnings(plan: Estimate) -> list[str]:
     """What the user should know, each a sentence."""
     found = []
     walltime = plan.machine.walltime_s
-    if walltime is not None and plan.tile_seconds is not None and plan.tile_seconds > walltime:
+    if walltime is not None and plan.longest_tile_seconds is not None and plan.longest_tile_seconds > walltime:
         found.append(
-            f"A sub-volume is expected to take {plan.tile_seconds / 60:,.0f} minutes, longer than the wall time of "
-            f"{walltime / 60:,.0f}. It resumes where it stopped when its job is submitted again; smaller sub-volumes "
-            "or a longer wall time spare that."
+            f"A sub-volume is expected to take {plan.longest_tile_seconds / 60:,.0f} minutes, longer than the wall "
+            f"time of {walltime / 60:,.0f}. It resumes where it stopped when its job is submitted again; smaller "
+            "sub-volumes or a longer wall time spare that."
         )
-    elif walltime is not None and plan.job_seconds is not None and plan.job_seconds > walltime:
+    elif walltime is not None and plan.longest_job_seconds is not None and plan.longest_job_seconds > walltime:
         found.append(
-            f"A job is expected to take {plan.job_seconds / 60:,.0f} minutes, longer than the wall time of "
+            f"A job is expected to take {plan.longest_job_seconds / 60:,.0f} minutes, longer than the wall time of "
             f"{walltime / 60:,.0f}. It resumes when it is submitted again; lower inference.tiles_per_job."
         )
     return found
@@ -81,7 +81,11 @@ def _size(config: Config, extent: Extent, edge: int) -> ZYX | None:
 
 def _fits_walltime(plan: Estimate) -> bool:
     walltime = plan.machine.walltime_s
-    return walltime is None or plan.tile_seconds is None or plan.tile_seconds <= SHARE_OF_WALLTIME * walltime
+    return (
+        walltime is None
+        or plan.longest_tile_seconds is None
+        or plan.longest_tile_seconds <= SHARE_OF_WALLTIME * walltime
+    )
 
 
 def _feeds_all(plan: Estimate) -> bool:

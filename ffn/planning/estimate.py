@@ -10,8 +10,8 @@ from math import ceil
 from ffn.config import Config
 from ffn.inference.devices import visible_gpus
 from ffn.planning.extent import Extent, extent_of
-from ffn.planning.memory import concurrent_tiles, process_bytes
-from ffn.planning.rates import Speed, Work, expected_work, known_speed
+from ffn.planning.memory import CONSENSUS, PROCESS_BYTES, concurrent_tiles, process_bytes
+from ffn.planning.rates import Speed, Work, expected_work, known_speed, slowest_pass
 
 SHARE_OF_WALLTIME = 0.5
 """Of the wall time that a job is meant to take: sub-volumes differ, and what is over has to be submitted again."""
@@ -58,6 +58,7 @@ class Estimate:
         machine: Where it runs.
         tiles_per_job: Sub-volumes of a job.
         process_bytes: Memory of one process.
+        slowest: How many times as long as the average pass the one takes that takes longest.
     """
 
     extent: Extent
@@ -67,6 +68,7 @@ class Estimate:
     machine: Machine
     tiles_per_job: int
     process_bytes: int
+    slowest: float = 1.0
 
     @property
     def fovs(self) -> int:
@@ -84,9 +86,19 @@ class Estimate:
 
     @property
     def job_seconds(self) -> float | None:
-        """Of a full job: as long as the process with most sub-volumes."""
+        """Of a full job of an average pass: as long as the process with most sub-volumes."""
         tiles = min(self.tiles_per_job, self.extent.count)
         return None if self.tile_seconds is None else ceil(tiles / self.machine.job_ranks) * self.tile_seconds
+
+    @property
+    def longest_tile_seconds(self) -> float | None:
+        """Of the slowest pass over a sub-volume."""
+        return None if self.tile_seconds is None else self.tile_seconds * self.slowest
+
+    @property
+    def longest_job_seconds(self) -> float | None:
+        """Of a full job of the slowest pass."""
+        return None if self.job_seconds is None else self.job_seconds * self.slowest
 
     @property
     def seconds(self) -> float | None:
@@ -105,14 +117,19 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a run's work and speed; `speed` None = nothing."""
+    """What is known of a run's work and speed, on average over its passes; `speed` None = nothing.
+
+    `slowest` is how many times as long one pass takes as the average.
+    """
 
     work: Work
     speed: Speed | None
+    slowest: float = 1.0
 
     @classmethod
-    def of(cls, config: Config) -> "Known":
-        return cls(expected_work(config), known_speed(config))
+    def of(cls, config: Config, measured: bool = False) -> "Known":
+        """With `measured` what `store_speed` kept goes before what the run reached."""
+        return cls(expected_work(config), known_speed(config, measured), slowest_pass(config, measured))
 
     def concurrent(self, config: Config) -> int:
         """Sub-volumes that a process fills side by side."""
@@ -125,15 +142,16 @@ def estimate(
     """The plan for a region; `tiles_per_job` None = as many as suit the machine."""
     tiles = tiles_per_job or suitable_tiles(config, machine, extent, known)
     held = process_bytes(config, extent.tile, known.concurrent(config))
-    return Estimate(extent, known.work, known.speed, len(config.inference.all_passes), machine, tiles, held)
+    passes = len(config.inference.all_passes)
+    return Estimate(extent, known.work, known.speed, passes, machine, tiles, held, known.slowest)
 
 
 def suitable_tiles(config: Config, machine: Machine, extent: Extent, known: Known) -> int:
-    """Sub-volumes of a job: as many as half of its wall time holds, but so that all nodes have work; at least one for
-    each process, and no more than that while no speed is known."""
+    """Sub-volumes of a job: as many as half of its wall time holds in the slowest pass, but so that all nodes have
+    work; at least one for each process, and no more than that while no speed is known."""
     if known.speed is None or machine.walltime_s is None:
         return machine.job_ranks
-    tile_seconds = extent.tile_voxels * known.work.fovs_per_voxel / known.speed.fovs_per_s
+    tile_seconds = extent.tile_voxels * known.work.fovs_per_voxel / known.speed.fovs_per_s * known.slowest
     fitting = max(int(SHARE_OF_WALLTIME * machine.walltime_s / tile_seconds), 1) * machine.job_ranks
     even = ceil(extent.count * len(config.inference.all_passes) / (machine.jobs_at_once or extent.count))
     return max(min(fitting, even), machine.job_ranks)
@@ -165,6 +183,12 @@ def inference_mb(config: Config, jobs: int | None) -> int:
         return _LEAST_MB
     held = process_bytes(config, extent.tile, Known.of(config).concurrent(config))
     return max(_LEAST_MB, ceil(machine.ranks * held / 1e6))
+
+
+def consensus_mb(config: Config) -> int:
+    """Memory to ask for where passes over a sub-volume are joined, at least 8 GB."""
+    extent = extent_of(config)
+    return _LEAST_MB if extent is None else max(_LEAST_MB, ceil((PROCESS_BYTES + CONSENSUS * extent.tile_voxels) / 1e6))
 
 
 _LEAST_MB = 8000

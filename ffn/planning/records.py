@@ -46,16 +46,18 @@ class JobRecord:
     seconds: float
 
 
-def tile_records(config: Config) -> list[TileRecord]:
-    """The finished passes of a run, at most 200 of them."""
-    below = "pass-*/done.json" if len(config.inference.all_passes) > 1 else "done.json"
+def tile_records(config: Config, number: int | None = None) -> list[TileRecord]:
+    """The finished passes of a run, at most 200 of them: of one of its passes, or all."""
+    shown = "*" if number is None else number
+    below = f"pass-{shown}/done.json" if len(config.inference.all_passes) > 1 else "done.json"
     found = (_tile_record(marker.parent) for marker in sorted(RunPaths.of(config).infer.glob(f"tile-*/{below}")))
     return list(islice((record for record in found if record is not None), _MOST))
 
 
-def job_records(config: Config) -> list[JobRecord]:
-    """What processes of the run's jobs reached, where they did something; at most 200 of them."""
-    found = (_job_record(path) for path in sorted(RunPaths.of(config).infer_jobs.glob("*.json")))
+def job_records(config: Config, number: int | None = None) -> list[JobRecord]:
+    """What processes of the run's jobs reached, where they did something; at most 200 of them, of one pass or all."""
+    names = "*.json" if number is None else f"*-pass-{number}-rank-*.json"
+    found = (_job_record(path) for path in sorted(RunPaths.of(config).infer_jobs.glob(names)))
     return list(islice((record for record in found if record is not None), _MOST))
 
 

@@ -33,7 +33,7 @@ def table(plan: Estimate, files: Sequence[Output], advice: Estimate | None) -> s
         ("FOVs/s of a process", _UNKNOWN if plan.speed is None else f"{plan.speed.fovs_per_s:,.1f}"),
         *([] if plan.speed is None else [("", f"from {plan.speed.basis}")]),
         ("jobs", f"{plan.jobs:,} of up to {_counted(plan.tiles_per_job, 'sub-volume')}, {_processes(plan)}"),
-        ("hours a job", _hours(plan.job_seconds)),
+        ("hours a job", _hours(plan.job_seconds) + _of_slowest(plan)),
         ("hours in all", _hours(plan.seconds) + ("" if machine.nodes is None else f" on {_nodes(machine.nodes)}")),
         ("node-hours", "not known" if plan.node_hours is None else f"{plan.node_hours:,.2f}"),
         ("memory of a node", f"{plan.node_bytes / 1e9:.1f} GB{_of_memory(plan)}"),
@@ -92,6 +92,7 @@ def as_values(plan: Estimate, files: Sequence[Output], advice: Estimate | None) 
         "nodes": machine.nodes,
         "subvolume_s": plan.tile_seconds,
         "job_s": plan.job_seconds,
+        "longest_job_s": plan.longest_job_seconds,
         "total_s": plan.seconds,
         "node_hours": plan.node_hours,
         "node_bytes": plan.node_bytes,
@@ -143,6 +144,10 @@ def _of_memory(plan: Estimate) -> str:
 
 def _hours(seconds: float | None) -> str:
     return "not known" if seconds is None else f"{seconds / 3600:,.2f} h"
+
+
+def _of_slowest(plan: Estimate) -> str:
+    return "" if plan.slowest == 1 else f" on average, {_hours(plan.longest_job_seconds)} of the slowest pass"
 
 
 def _nodes(count: int) -> str:

@@ -287,6 +287,13 @@ def test_default_configuration_of_the_catalog_is_the_default():
     assert (ROOT / "config" / "config.yaml").read_text() == (ROOT / "config.yaml").read_text()
 
 
+def test_the_guide_says_what_each_quality_leaves_out():
+    guide = (ROOT / "docs" / "guides" / "inference.md").read_text(encoding="utf-8")
+    for quality in ("balanced", "fast"):
+        row = next(line for line in guide.splitlines() if line.startswith(f"| `{quality}` |"))
+        assert f" {LEAST_UNSEEN[quality]:.0%} ".replace("%", " %") in row.replace("|", " ")
+
+
 def test_passes_are_a_number_or_a_list_of_differences():
     values = {**GOOD, "inference": {"checkpoint": "here", "quality": "balanced"}}
 
@@ -318,11 +325,20 @@ def test_passes_are_a_number_or_a_list_of_differences():
         ([{"network": {"fov": [8, 9, 9]}}], r"inference\.passes\.0\.network.*fov 8 along z is even"),
         ([{"deltas": [40, 8, 8]}], r"inference\.passes\.0: inference\.deltas 40 along z leaves the fov"),
         ([{"move_threshold": 0.99}], r"inference\.passes\.0: .*no object would ever grow"),
+        ([{}, {"network": {"depth": 5}}], r"inference\.passes\.1\.network: .* give inference\.passes\.1\.checkpoint"),
+        ([{"network": {"downsample": [1, 2, 2]}}], r"passes\.0: inference\.subvolume_size 64 along x is .* fov 66"),
+        ([{"network": {"downsample": [2, 1, 1]}}], r"passes\.0: data\.test\.box has 60 voxels along z, .* fov 66"),
     ],
 )
 def test_passes_that_cannot_be(passes, message):
     with pytest.raises(ConfigError, match=message):
-        parse_config({**GOOD, "inference": {"checkpoint": "here", "passes": passes}})
+        parse_config(
+            {
+                **GOOD,
+                "data": {"test": GOOD_REGION},
+                "inference": {"checkpoint": "here", "passes": passes, "subvolume_size": [60, 80, 64]},
+            }
+        )
 
 
 def test_the_guide_says_what_quality_means():

@@ -80,11 +80,12 @@ def test_floods_without_any_look():
     assert [event for event, _ in log] == ["began", "ended"] * 3
 
 
-def test_a_state_saved_at_any_look_continues_to_the_same_labels(tmp_path):
-    image, network = blobs(3), SmallNetwork(3)
+@pytest.mark.parametrize("min_unseen", [0.0, 0.05, 0.3])
+def test_a_state_saved_at_any_look_continues_to_the_same_labels(tmp_path, min_unseen):
+    image, network, chosen = blobs(3), SmallNetwork(3), options(min_unseen=min_unseen)
     seeds = seeds_of(3, image.shape)
-    whole = flooded(image, options(), seeds, network)
-    canvas, places = Canvas(image, options()), np.random.default_rng(0).choice(whole.counters["fovs"], 12)
+    whole = flooded(image, chosen, seeds, network)
+    canvas, places = Canvas(image, chosen), np.random.default_rng(0).choice(whole.counters["fovs"], 12)
     flood = canvas.segment_all(seeds)
     look, number = next(flood), 0
     while look is not None:
@@ -96,7 +97,7 @@ def test_a_state_saved_at_any_look_continues_to_the_same_labels(tmp_path):
         except StopIteration:
             look = None
     for place in set(places.tolist()):
-        resumed = Canvas(image, options())
+        resumed = Canvas(image, chosen)
         _, again = restore_state(tmp_path / f"{place}.npz", resumed)
         drive([resumed.segment_all(again)], Batches(network))
         np.testing.assert_array_equal(resumed.finished_labels(), whole.finished_labels())

@@ -54,12 +54,16 @@ def test_answers_of_a_batch_are_those_of_single_looks(saved, batch_size):
         answer[...] = 0
 
 
+@pytest.mark.parametrize(("batch_size", "most", "chosen"), [(8, 3, 3), (2, 3, 2), (8, None, 8)])
+def test_a_batch_is_no_larger_than_what_there_can_be(saved, batch_size, most, chosen):
+    assert load_executor(NETWORK, saved[1], batch_size=batch_size, most=most).batch_size == chosen
+
+
 ON_JAX = """
 import sys
 from pathlib import Path
 import numpy as np
 from ffn.config import Network
-from ffn.inference.canvas import Look
 from ffn.inference.canvas import Look
 from ffn.inference.executor import load_executor
 executor = load_executor(Network.model_validate_json(sys.argv[1]), Path(sys.argv[2]), batch_size=4)

@@ -169,3 +169,10 @@ def test_farther_faces_make_offers_too():
     flat = UnseenFirstMovement((0, 0, 0), (0, 2, 2), THRESHOLD, lambda _: 1, 0)
     flat.push(np.full((1, 9, 9), 2, np.float32), (0, 0, 0))
     assert {z for z, _, _ in flat.waiting()} == {0}
+
+
+def test_the_seed_is_visited_however_much_has_to_be_unseen():
+    movement = UnseenFirstMovement((5, 5, 5), (2, 2, 2), THRESHOLD, unseen=lambda _: 728, least=729)
+    assert movement.pop(lambda _: True) == (5, 5, 5)
+    movement.push(prediction(at246=3), (5, 5, 5))
+    assert movement.pop(lambda _: True) is None

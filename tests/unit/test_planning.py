@@ -1,6 +1,7 @@
 """`ffn plan`: what inference will take, and how large its parts should be."""
 
 import json
+from dataclasses import replace
 from math import ceil
 from pathlib import Path
 
@@ -10,16 +11,26 @@ import yaml
 
 from ffn.cli import main
 from ffn.config import parse_config
+from ffn.config.inference import FEWER_FOVS, LEAST_UNSEEN
 from ffn.errors import PlanError
 from ffn.export.precomputed import write_layer
 from ffn.geometry import Box, overlapping_tiles
 from ffn.planning.advice import advise, require_memory, warnings
-from ffn.planning.estimate import Estimate, Known, Machine, configured_machine, estimate, inference_mb
+from ffn.planning.estimate import (
+    Estimate,
+    Known,
+    Machine,
+    configured_machine,
+    consensus_mb,
+    estimate,
+    inference_mb,
+    suitable_tiles,
+)
 from ffn.planning.extent import Extent, extent_of
 from ffn.planning.measure import measure_speed
 from ffn.planning.memory import PROCESS_BYTES, process_bytes
 from ffn.planning.outputs import outputs
-from ffn.planning.rates import Speed, Work, expected_work, known_speed, store_speed
+from ffn.planning.rates import Speed, Work, expected_work, known_speed, slowest_pass, store_speed, to_measure
 from ffn.planning.table import outlook, table, written
 from ffn.runs import RunPaths
 from ffn.volumes import create_hdf5, open_image, open_labels
@@ -75,11 +86,60 @@ def test_work_is_that_of_the_published_run_until_something_is_finished(tmp_path)
         ({}, {"deltas": [16, 16, 8]}, 1 / 4),
         ({"downsample": [2, 2, 2]}, {}, 1 / 8),
         ({"deltas": [0, 8, 8], "fov": [1, 33, 33]}, {}, 8),
+        ({}, {"quality": "balanced"}, 1 / FEWER_FOVS["balanced"]),
+        ({}, {"quality": "fast"}, 1 / FEWER_FOVS["fast"]),
+        ({}, {"min_unseen": LEAST_UNSEEN["balanced"] / 2}, 2 / (1 + FEWER_FOVS["balanced"])),
+        ({}, {"min_unseen": 0.9}, 1 / FEWER_FOVS["fast"]),
+        # Small steps are only more offers; large ones are what they are.
+        ({"deltas": [4, 4, 4]}, {"quality": "fast"}, 1 / FEWER_FOVS["fast"]),
+        ({"deltas": [16, 16, 16]}, {"quality": "balanced"}, 1 / 8),
+        ({"fov": [17, 33, 33]}, {"quality": "balanced"}, 33 / 17 / FEWER_FOVS["balanced"]),
+        ({}, {"passes": [{}, {"quality": "fast"}]}, (1 + 1 / FEWER_FOVS["fast"]) / 2),
+        ({}, {"passes": [{}, {"network": {"downsample": [2, 2, 2]}}]}, (1 + 1 / 8) / 2),
     ],
 )
 def test_published_work_is_scaled(tmp_path, network, inference, factor):
     config = configured(tmp_path, network=network, inference=inference)
     assert expected_work(config).fovs_per_voxel * 250**3 == pytest.approx(25_799 * factor)
+
+
+def test_work_of_passes_that_differ_is_known_for_each(tmp_path):
+    config = configured(tmp_path, inference={"passes": [{}, {"quality": "fast"}]})
+    for number, fovs in ((0, 30), (1, 6)):
+        folder = RunPaths.of(config).tile_pass(0, number)
+        folder.mkdir(parents=True)
+        done = {"settings": {"box": "0:10,0:10,0:10"}, "facts": {"fovs": fovs}}
+        (folder / "done.json").write_text(json.dumps(done))
+        (folder / "segmentation.h5").touch()
+        expected = (0.03 + (0.006 if number else 25_799 / 250**3 / FEWER_FOVS["fast"])) / 2
+        assert expected_work(config).fovs_per_voxel == pytest.approx(expected)
+    assert expected_work(config).basis == "1 finished sub-volume of this run"
+
+
+def test_speed_of_passes_that_differ_is_that_of_all_their_work(tmp_path):
+    config = configured(tmp_path, inference={"passes": [{}, {"checkpoint": "small", "network": {"depth": 5}}]})
+    assert to_measure(config) == [config.of_pass(0), config.of_pass(1)]
+    store_speed(config, Speed(5.0, 1, "a measurement"))
+    assert (known_speed(config), slowest_pass(config)) == (None, 1.0), "nothing is known of the second network"
+    store_speed(config.of_pass(1), Speed(15.0, 1, "a measurement"))
+    assert known_speed(config) == Speed(pytest.approx(2 / (1 / 5 + 1 / 15)), 1, "a measurement")
+    assert slowest_pass(config) == pytest.approx(1.5)
+    reached(config, "0000-0007-pass-1-rank-0.json", tiles=8, concurrent=4, fovs=300, seconds=20.0)
+    assert known_speed(config).fovs_per_s == pytest.approx(2 / (1 / 5 + 1 / 15))
+    assert known_speed(config).basis == "a measurement; 1 job of this run"
+    reached(config, "0000-0007-pass-0-rank-0.json", tiles=8, concurrent=4, fovs=100, seconds=100.0)
+    assert known_speed(config) == Speed(pytest.approx(2 / (1 + 1 / 15)), 4, "1 job of this run")
+    assert known_speed(config, measured=True).fovs_per_s == pytest.approx(2 / (1 / 5 + 1 / 15))
+    same = configured(tmp_path, inference={"passes": [{}, {"reverse_seeds": True}]})
+    assert to_measure(same) == [same.of_pass(0)]
+
+
+def test_sub_volumes_without_any_object_tell_nothing_of_the_work(tmp_path):
+    config = configured(tmp_path)
+    finished(config, 0, "0:10,0:10,0:10", 0, 100)
+    store_speed(config, Speed(5.0, 1, "a measurement"))
+    assert "published run" in expected_work(config).basis
+    assert suitable_tiles(config, Machine(walltime_s=3600), extent_of(config), Known.of(config)) == 1
 
 
 def test_speed_is_of_jobs_before_sub_volumes_before_a_measurement(tmp_path):
@@ -169,7 +229,17 @@ def test_memory_is_that_of_the_architecture_page(tmp_path):
     assert process_bytes(config, (250, 250, 250), 3) == PROCESS_BYTES + (2 * 12 + 24) * voxels
     pooled = configured(tmp_path, network={"downsample": [1, 2, 2]})
     assert process_bytes(pooled, (250, 250, 250), 2) == PROCESS_BYTES + (3 + 4 + 24) * voxels
+    wide = (250 + 32) ** 3
+    mirrored = configured(tmp_path, inference={"mirror": True})
+    assert process_bytes(mirrored, (250, 250, 250)) == PROCESS_BYTES + 8 * wide + 16 * voxels
+    masked = configured(tmp_path, inference={"masks": [{"image": True, "max": 3}], "save_probability": True})
+    assert process_bytes(masked, (250, 250, 250), 2) == PROCESS_BYTES + (15 + 27) * voxels
+    listing = configured(tmp_path, inference={"seed_policy": ["PolicyPeaks", "PolicyMax"]})
+    assert process_bytes(listing, (250, 250, 250), 2) == PROCESS_BYTES + (12 + 24 + 92) * voxels
+    passes = configured(tmp_path, inference={"passes": [{}, {"mirror": True}]})
+    assert process_bytes(passes, (250, 250, 250)) == process_bytes(mirrored, (250, 250, 250))
     text = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert "24 bytes x T while seeds are found (92 by" in text
     assert "12 bytes x T while filling" in text
     assert "4 bytes x T for labels in image voxels" in text
     assert "24 bytes x T while seeds are found" in text
@@ -181,6 +251,15 @@ def test_memory_that_jobs_ask_for(tmp_path):
     assert inference_mb(config, jobs=20) == ceil(32 * held / 1e6)
     assert inference_mb(config, jobs=None) == 8000
     assert inference_mb(configured(tmp_path, data={"test": {"image": "nowhere.h5:raw"}}), None) == 8000
+
+
+def test_memory_that_a_consensus_asks_for(tmp_path):
+    assert consensus_mb(configured(tmp_path)) == 8000
+    large = configured(tmp_path, inference={"subvolume_size": [512, 512, 512], "passes": 2})
+    assert consensus_mb(large) == ceil((PROCESS_BYTES + 65 * 512**3) / 1e6)
+    assert consensus_mb(configured(tmp_path, data={"test": {"image": "nowhere.h5:raw"}})) == 8000
+    text = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert "| `consensus`, each job | piece of each voxel, labels of one pass | 65 bytes x T" in text
 
 
 def test_files_of_layers_are_those_that_are_written(tmp_path):
@@ -295,6 +374,22 @@ def test_wall_times_that_are_too_short_are_warned_of(tmp_path):
     assert "lower inference.tiles_per_job" in warning
     assert warnings(plan_of(config, Machine(walltime_s=3 * tile_s), known(1e-3, 1.0), tiles=2)) == []
     assert warnings(plan_of(config, Machine(walltime_s=1), known())) == []
+
+
+def test_the_slowest_pass_has_to_fit_the_wall_time(tmp_path):
+    config = configured(tmp_path, inference={"passes": 2})
+    tile_s = 250**3 * 1e-3
+    uneven = replace(known(1e-3, 1.0), slowest=1.5)
+    plan = plan_of(config, Machine(nodes=1, walltime_s=1.2 * tile_s), uneven)
+    assert (plan.tile_seconds, plan.longest_job_seconds) == (tile_s, 1.5 * tile_s)
+    (warning,) = warnings(plan)
+    assert f"A sub-volume is expected to take {1.5 * tile_s / 60:.0f} minutes" in warning
+    assert f"{1.5 * tile_s / 3600:.2f} h of the slowest pass" in table(plan, [], None)
+    machine = Machine(nodes=1, walltime_s=20 * tile_s)
+    assert estimate(config, machine, extent_of(config), known(1e-3, 1.0)).tiles_per_job == 10
+    assert estimate(config, machine, extent_of(config), uneven).tiles_per_job == 6
+    found = advise(config, Machine(walltime_s=2 * tile_s), extent_of(config), uneven)
+    assert found.extent.tile == (192, 192, 192), "with 224 it would take longer than half of the wall time"
 
 
 def test_machine_of_the_configuration(tmp_path):

@@ -266,6 +266,38 @@ def test_masks_over_the_embedded_volume_and_of_a_source() -> None:
 def test_origins_of_an_earlier_run_are_there(here: Path) -> None:
     inference = {"seed_policy": ["PolicyPeaks", {"name": "PolicyInvertOrigins", "folder": "earlier/infer"}]}
     problem = only_problem(config(good_data(), inference=inference))
-    assert problem == "inference.seed_policy: there is no folder earlier/infer with the origins of an earlier run."
-    (here / "earlier/infer").mkdir(parents=True)
+    assert problem == (
+        "inference.seed_policy: there is no folder earlier/infer with the origins.json of an earlier run."
+    )
+    (here / "earlier/infer/tile-0000").mkdir(parents=True)
+    assert len(check_inputs(config(good_data(), inference=inference))) == 1
+    (here / "earlier/infer/tile-0000/origins.json").write_text("[]")
     assert check_inputs(config(good_data(), inference=inference)) == []
+
+
+@pytest.mark.parametrize("name", ["weights.npz", "model.ckpt", "model.ckpt.index"])
+def test_checkpoints_in_every_form_are_found(here: Path, name: str) -> None:
+    for file in ("weights.npz", "model.ckpt.index"):
+        (here / file).touch()
+    assert check_inputs(config(good_data(), inference={"checkpoint": name})) == []
+    assert "no file other.npz" in only_problem(config(good_data(), inference={"checkpoint": "other.npz"}))
+
+
+def test_checkpoints_and_fields_of_view_of_passes() -> None:
+    passes = [{}, {"checkpoint": "nowhere/model.ckpt"}, {"network": {"downsample": [1, 1, 4]}}]
+    problems = check_inputs(config(good_data(), inference={"passes": passes}))
+    assert problems == [
+        "inference.passes.1.checkpoint: there is no checkpoint nowhere/model.ckpt (no file nowhere/model.ckpt.index).",
+        "inference.passes.2.network: The field of view (36 voxels along x) is larger than the test region (28); use a "
+        "smaller network.fov or a larger volume.",
+    ]
+
+
+def test_given_segments_are_labels_of_the_image() -> None:
+    def problems(uri: str) -> list[str]:
+        return check_inputs(config(good_data(), inference={"init_segmentation": uri}))
+
+    assert problems(volume("given", dtype=np.uint32)) == []
+    assert "inference.init_segmentation: There is no file none.h5" in problems("none.h5:raw")[0]
+    assert "(20, 24, 27) voxels (z,y,x), the image of data.test (20, 24, 28)" in problems(volume("g", (20, 24, 27)))[0]
+    assert "inference.init_segmentation: real.h5:raw holds float32" in problems(volume("real", dtype=np.float32))[0]

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -9,14 +10,16 @@ from flooding import Batches, SmallNetwork, blobs, literal_flood
 
 from ffn.cli import main
 from ffn.config import Config, parse_config
-from ffn.errors import DataError, GeometryError, VolumeError
+from ffn.errors import DataError, GeometryError, StageError, VolumeError
 from ffn.geometry import Box
 from ffn.inference.options import FloodOptions
 from ffn.inference.scene import Scene
+from ffn.inference.state import save_state
 from ffn.inference.subvolume import run_tile
 from ffn.inference.tile import Tile
 from ffn.model.orientation import Orientation
 from ffn.prepare.seeds import peak_seeds
+from ffn.stages import Stage
 from ffn.volumes import create_hdf5, open_volume
 
 SHAPE = (34, 36, 38)
@@ -163,6 +166,32 @@ def test_given_segments_stay_and_are_listed(tmp_path, image, checkpoint, turn, d
         np.testing.assert_array_equal(probability > 0, labels > 0)
 
 
+def test_given_segments_take_no_more_memory_than_seeds(tmp_path):
+    shape = (64, 64, 64)
+    image = write(tmp_path / "image.h5", np.full(shape, 128, np.uint8))
+    uri = write(tmp_path / "given.h5", np.arange(64**3, dtype=np.uint64).reshape(shape) // 4096 * 7)
+    tracemalloc.start()
+    scene = Scene.of(configured(init_segmentation=uri), image, Box.of_shape(shape), 0)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert scene.given_ids.tolist() == [7 * n for n in range(1, 64)]
+    assert scene.canvas.labels.max() == 63
+    assert peak < 40 * 64**3
+
+
+def test_given_segments_that_were_made_anew_are_other_ones(tmp_path, image, checkpoint):
+    given = np.zeros(SHAPE, np.uint32)
+    given[4:20, 4:16, 8:20] = 900
+    (tmp_path / "coarse").mkdir()
+    config = configured(init_segmentation=write(tmp_path / "coarse" / "segmentation.h5", given))
+    Stage(tmp_path / "coarse", {"segment_threshold": 0.6}).finish()
+    run_tile(config, Tile(image, checkpoint, None, tmp_path / "out"))
+    run_tile(config, Tile(image, checkpoint, None, tmp_path / "out"))
+    Stage(tmp_path / "coarse", {"segment_threshold": 0.5}).finish()
+    with pytest.raises(StageError, match="init_segmentation_done"):
+        run_tile(config, Tile(image, checkpoint, None, tmp_path / "out"))
+
+
 def test_given_segments_of_another_shape(tmp_path, image, checkpoint):
     uri = write(tmp_path / "given.h5", np.ones((9, 9, 9), np.uint32))
     with pytest.raises(VolumeError, match="differ in shape"):
@@ -229,6 +258,27 @@ def test_a_later_policy_sees_what_the_first_left_and_states_know_the_policy(tmp_
     monkeypatch.setattr(sys.modules["ffn.inference.executor"], "load_executor", lambda *_, **__: Batches(network))
     run_tile(config, Tile(image, checkpoint, None, tmp_path / "again"))
     assert network.calls < total // 2
+    for name in ("segmentation.h5", "origins.json", "counters.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_killed_between_two_policies(tmp_path, image, checkpoint, monkeypatch, saved):
+    """Just before, or just after, the state with the seeds of the second policy is written."""
+    config = configured(seed_policy=[{"name": "PolicyGrid3d", "step": 12, "offsets": [6]}, "PolicyPeaks"])
+    run_tile(config, Tile(image, checkpoint, None, tmp_path / "whole"))
+
+    def killing(path, canvas, seeds, stage=0):
+        if stage == 0 or saved:
+            save_state(path, canvas, seeds, stage)
+        if stage == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ffn.inference.subvolume.save_state", killing)
+        with pytest.raises(KeyboardInterrupt):
+            run_tile(config, Tile(image, checkpoint, None, tmp_path / "again"))
+    run_tile(config, Tile(image, checkpoint, None, tmp_path / "again"))
     for name in ("segmentation.h5", "origins.json", "counters.json"):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 

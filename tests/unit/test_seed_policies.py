@@ -366,6 +366,14 @@ def test_origins_in_descending_order_of_ids(tmp_path):
     assert seeds_of(policy, view(np.zeros((9, 9, 9)))) == []
 
 
+def test_segments_that_were_given_have_no_origin(tmp_path):
+    write_origins(tmp_path, {2: (4, 4, 4), 3: (5, 6, 7)})
+    grown = json.loads((tmp_path / "origins.json").read_text())
+    (tmp_path / "origins.json").write_text(json.dumps([{"id": 1, "given": 90, "voxels": 8}, *grown]))
+    policy = {"name": "PolicyInvertOrigins", "folder": str(tmp_path)}
+    assert seeds_of(policy, view(np.zeros((9, 9, 9)))) == [(5, 6, 7), (4, 4, 4)]
+
+
 def test_origins_in_pooled_voxels_keep_their_order(tmp_path):
     write_origins(tmp_path, {1: (1, 1, 1), 2: (5, 6, 7), 3: (2, 3, 2)})
     policy = {"name": "PolicyInvertOrigins", "folder": str(tmp_path)}
@@ -378,10 +386,13 @@ def test_origins_of_the_same_sub_volume_and_pass(tmp_path):
     write_origins(tmp_path / "tile-0000", {1: (1, 1, 1)}, box=str(boxes[0]), **{"pass": 0})
     for number in (0, 1):
         folder = tmp_path / "tile-0001" / f"pass-{number}"
-        write_origins(folder, {1: (2, 2, number)}, box=str(boxes[1]), **{"pass": number})
+        # Neither is turned, as where they only differ in the order of their seeds.
+        write_origins(folder, {1: (2, 2, number)}, box=str(boxes[1]), **{"pass": 0})
     # What several passes agree on has no seeds.
     (tmp_path / "tile-0001" / "origins.json").write_text('[{"id": 1, "voxels": 4}]')
-    (tmp_path / "tile-0001" / "started.json").write_text('{"hash": "", "settings": {"passes": 2}}')
+    (tmp_path / "tile-0001" / "started.json").write_text(
+        json.dumps({"hash": "", "settings": {"box": str(boxes[1]), "passes": 2}})
+    )
     policy = {"name": "PolicyInvertOrigins", "folder": str(tmp_path)}
     seen = [view(np.zeros((9, 9, 9)), box=box) for box in boxes]
     assert seeds_of(policy, seen[0]) == [(1, 1, 1)]

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,8 +18,12 @@ from scipy import ndimage
 from ffn.cli import main
 from ffn.config import Config, parse_config
 from ffn.errors import CheckpointError, DataError, GeometryError, StageError
+from ffn.files import only_one
 from ffn.geometry import Box
+from ffn.inference.canvas import Canvas
 from ffn.inference.options import FloodOptions
+from ffn.inference.scene import Scene
+from ffn.inference.state import save_state
 from ffn.inference.subvolume import run_tile, run_tiles
 from ffn.inference.tile import Tile
 from ffn.model.orientation import Orientation
@@ -222,7 +227,10 @@ def test_tiles_side_by_side_are_the_same_as_one_after_the_other(tmp_path, inputs
     executor.load_executor = lambda *_, **__: network
     monkeypatch.setitem(sys.modules, executor.__name__, executor)
     tiles = [Tile(*inputs, box, tmp_path / f"{number}") for number, box in enumerate(boxes)]
+    asked = []
+    executor.load_executor = lambda *_, **how: asked.append(how) or network
     run_tiles(configured(concurrent=concurrent, batch_size=batch_size), tiles)
+    assert [(how["batch_size"], how["most"]) for how in asked] == [(batch_size, min(concurrent, len(tiles)))]
     assert max(network.sizes) == min(concurrent, batch_size, len(tiles))
     for number, box in enumerate(boxes):
         network.batch_size = 1
@@ -309,15 +317,59 @@ def test_settings_that_do_not_change_the_result_may_change(tmp_path, inputs, und
     assert contents(undisturbed) == before
 
 
+def test_only_one_process_works_in_a_folder(tmp_path, inputs, undisturbed):
+    output = tmp_path / "claimed"
+    with (
+        only_one(output / "lock"),
+        pytest.raises(StageError, match=r"Another `ffn infer` \(process \d+ on .*\) works in .*claimed"),
+    ):
+        run_tile(configured(), Tile(*inputs, None, output))
+    assert [path.name for path in output.iterdir()] == ["lock"]
+    run_tile(configured(), Tile(*inputs, None, output))
+    assert contents(output) == contents(undisturbed)
+
+
+def test_who_waited_for_the_lock_finds_the_work_done(tmp_path, inputs, undisturbed, small_network, monkeypatch):
+    """Another process finishes while this one reads the image."""
+    output = tmp_path / "other"
+    read = Scene.of.__func__
+
+    def slow(*args):
+        scene = read(Scene, *args)
+        if not output.exists():
+            shutil.copytree(undisturbed, output)
+        return scene
+
+    monkeypatch.setattr(Scene, "of", slow)
+    run_tile(configured(), Tile(*inputs, None, output))
+    assert contents(output) == contents(undisturbed)
+    assert (output / "timing.json").read_bytes() == (undisturbed / "timing.json").read_bytes()
+
+
 def test_missing_checkpoint(tmp_path, inputs, small_network):
     with pytest.raises(CheckpointError, match="There is no checkpoint"):
         run_tile(configured(), Tile(inputs[0], tmp_path / "nowhere.ckpt", None, tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
-def test_unreadable_state(tmp_path, inputs, undisturbed):
+def half(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def without_stage(path):
+    """As a version wrote it that knew one seed policy."""
+    with np.load(path) as state:
+        arrays = dict(state)
+    facts = {key: value for key, value in json.loads(arrays["facts"].tobytes()).items() if key != "stage"}
+    np.savez(path, **{**arrays, "facts": np.frombuffer(json.dumps(facts).encode(), np.uint8)})
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.write_bytes(b"PK nothing"), half, without_stage])
+def test_unreadable_state(tmp_path, inputs, undisturbed, spoil):
     (undisturbed / "done.json").unlink()
-    (undisturbed / "state.npz").write_bytes(b"PK nothing")
+    canvas = Canvas(np.zeros(SHAPE, np.float32), FloodOptions.of(configured().network, configured().inference))
+    save_state(undisturbed / "state.npz", canvas, np.empty((0, 3), np.int64))
+    spoil(undisturbed / "state.npz")
     with pytest.raises(StageError, match=r"state\.npz cannot be read"):
         run_tile(configured(), Tile(*inputs, None, undisturbed))
 
@@ -339,6 +391,6 @@ def test_disk_full_while_saving(tmp_path, inputs, undisturbed, monkeypatch, caps
         patch.setattr(np, "savez", savez)
         assert main([*command, "--output", str(output)]) == 2
     assert "ffn: error: the disk is full" in capsys.readouterr().err
-    assert sorted(path.name for path in output.iterdir()) == ["started.json", "state.npz"]
+    assert sorted(path.name for path in output.iterdir()) == ["lock", "started.json", "state.npz"]
     assert main([*command, "--output", str(output)]) == 0
     assert contents(output) == contents(undisturbed)

@@ -227,6 +227,15 @@ def test_a_change_of_result_starts_a_rule_and_a_change_of_speed_does_not():
     assert plan(assembly={"workers": 3}).settings("assembly") == before
 
 
+def test_other_votes_do_not_fill_anything_again():
+    before = plan(inference={"passes": 3})
+    votes = plan(inference={"passes": 3, "consensus": "split", "agreement": 0.7, "split_min_size": 9, "batch_size": 4})
+    assert votes.pass_settings == before.pass_settings
+    assert votes.settings("inference") != before.settings("inference")
+    for change in ({"inference": {"passes": 3, "deltas": [1, 1, 1]}}, {"network": {"features": 3}}):
+        assert plan(**{"inference": {"passes": 3}, **change}).pass_settings != before.pass_settings
+
+
 def test_assembly_takes_the_cores_of_its_workers():
     assert plan().assembly_threads == ALL_CORES
     assert plan(assembly={"workers": 3}).assembly_threads == 3

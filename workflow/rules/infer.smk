@@ -40,7 +40,7 @@ rule infer:
         config=lambda wildcards, output: plan.config_file,
         launch=lambda wildcards, resources: plan.launch_inference(resources),
         ranks=lambda wildcards, resources: plan.inference_ranks(resources),
-        settings=plan.settings("data.test", "data.voxel_size", "network", "inference"),
+        settings=plan.pass_settings,
         number=lambda wildcards: wildcards.get("number", 0),
     message:
         "Flood-filling sub-volumes {wildcards.first} to {wildcards.last}, pass {params.number}"
@@ -61,7 +61,7 @@ if plan.joins_passes:
         conda:
             "../../envs/ffn.yaml"
         resources:
-            mem_mb=8000,
+            mem_mb=lambda wildcards: plan.consensus_mb,
             runtime=plan.config.cluster.runtime_minutes,
         params:
             config=lambda wildcards, output: plan.config_file,

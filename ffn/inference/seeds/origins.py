@@ -6,6 +6,7 @@ folder/*/*/origins.json                of a run with several passes: found by th
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,7 @@ from ffn.errors import DataError
 from ffn.geometry import Box
 from ffn.inference.seeds.view import Seeds, SeedView
 from ffn.prepare.seeds import in_coarse_voxels
-
-_FILE = "origins.json"
+from ffn.runs import ORIGINS, origins_files
 
 
 def inverted_origins(view: SeedView, settings: PolicyInvertOrigins) -> Seeds:
@@ -34,17 +34,17 @@ def inverted_origins(view: SeedView, settings: PolicyInvertOrigins) -> Seeds:
 
 
 def _origins_file(folder: Path, box: Box | None, number: int) -> Path:
-    if (folder / _FILE).is_file():
-        return folder / _FILE
     if not folder.is_dir():
         raise DataError(f"PolicyInvertOrigins: there is no folder {folder}; name the results of an earlier inference.")
-    there = sorted([*folder.glob(f"*/{_FILE}"), *folder.glob(f"*/*/{_FILE}")])
+    there = origins_files(folder)
+    if there == [folder / ORIGINS]:
+        return there[0]
     found = [path for path in there if _made_for(path.parent, box, number)]
     if len(found) != 1:
         raise DataError(
             f"PolicyInvertOrigins: {folder} holds {len(there)} segmentations, {len(found)} of which are pass {number} "
             f"over the box {box}; expected exactly one. Name a run with the same sub-volumes, or one folder that holds "
-            f"{_FILE}."
+            f"{ORIGINS}."
         )
     return found[0]
 
@@ -52,15 +52,25 @@ def _origins_file(folder: Path, box: Box | None, number: int) -> Path:
 def _made_for(folder: Path, box: Box | None, number: int) -> bool:
     try:
         settings = json.loads((folder / "started.json").read_text(encoding="utf-8"))["settings"]
-        return bool(settings["box"] == str(box) and settings["pass"] == number)
+        # What passes agree on lies beside them, and has no turn.
+        return bool(settings["box"] == str(box) and "pass" in settings and number == _pass_of(folder))
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def _pass_of(folder: Path) -> int:
+    """Which of a run's passes the folder is of; 0 where it makes one. Passes may be turned alike, so settings do not
+    tell."""
+    found = re.fullmatch(r"pass-(\d+)", folder.name)
+    return 0 if found is None else int(found[1])
 
 
 def _read(path: Path) -> Seeds:
     try:
         records: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-        ordered = sorted(records, key=lambda record: int(record["id"]), reverse=True)
+        # Segments that were there from the beginning have no seed.
+        grown = [record for record in records if "given" not in record]
+        ordered = sorted(grown, key=lambda record: int(record["id"]), reverse=True)
         return np.array([[int(n) for n in record["seed_zyx"]] for record in ordered], np.int64).reshape(-1, 3)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
