@@ -247,10 +247,15 @@ def _checkpoint_problems(config: Config) -> list[str]:
         if all(chosen.checkpoint for chosen in inference.passes):
             del named["inference.checkpoint"]
     return [
-        f"{key}: there is no checkpoint {name} (no file {name}.index, or no {name}.data-...)."
+        f"{key}: there is no checkpoint {name} ({_missing(name)})."
         for key, name in named.items()
         if name is not None and not checkpoint_files(Path(name)) and not _will_be_fetched(config, Path(name))
     ]
+
+
+def _missing(checkpoint: str) -> str:
+    archive = checkpoint.endswith(".npz")
+    return f"no file {checkpoint}" if archive else f"no file {checkpoint}.index, or no {checkpoint}.data-..."
 
 
 def _pass_problems(config: Config) -> list[str]:

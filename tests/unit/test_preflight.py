@@ -277,7 +277,7 @@ def test_origins_of_an_earlier_run_are_there(here: Path) -> None:
 
 @pytest.mark.parametrize("name", ["weights.npz", "model.ckpt", "model.ckpt.index"])
 def test_checkpoints_in_every_form_are_found(here: Path, name: str) -> None:
-    for file in ("weights.npz", "model.ckpt.index"):
+    for file in ("weights.npz", "model.ckpt.index", "model.ckpt.data-00000-of-00001"):
         (here / file).touch()
     assert check_inputs(config(good_data(), inference={"checkpoint": name})) == []
     assert "no file other.npz" in only_problem(config(good_data(), inference={"checkpoint": "other.npz"}))
@@ -287,7 +287,8 @@ def test_checkpoints_and_fields_of_view_of_passes() -> None:
     passes = [{}, {"checkpoint": "nowhere/model.ckpt"}, {"network": {"downsample": [1, 1, 4]}}]
     problems = check_inputs(config(good_data(), inference={"passes": passes}))
     assert problems == [
-        "inference.passes.1.checkpoint: there is no checkpoint nowhere/model.ckpt (no file nowhere/model.ckpt.index).",
+        "inference.passes.1.checkpoint: there is no checkpoint nowhere/model.ckpt (no file nowhere/model.ckpt.index, "
+        "or no nowhere/model.ckpt.data-...).",
         "inference.passes.2.network: The field of view (36 voxels along x) is larger than the test region (28); use a "
         "smaller network.fov or a larger volume.",
     ]
