@@ -112,6 +112,7 @@ def test_crop(golden, segmented):
     ]
 
 
+@pytest.mark.slow
 def test_another_crop_against_the_literal_algorithm(image, checkpoint, tmp_path):
     """Voxel by voxel, where golden.json has no numbers."""
     from ffn.config import parse_config

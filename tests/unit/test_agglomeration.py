@@ -219,7 +219,7 @@ def test_batches_do_not_show_in_the_files(run, network, batch_size, concurrent):
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"quality": "fast"}, r"inference\.least_unseen: there 0\.0, now 0\.12"),
+        ({"quality": "fast"}, r"inference\.least_unseen: there 0\.0, now 0\.15"),
         ({"precision": "bfloat16"}, r"inference\.precision: there 'float32', now 'bfloat16'"),
         ({"passes": [{"move_threshold": 0.8}]}, r"inference\.move_threshold: there None, now 0\.8"),
     ],
@@ -285,6 +285,7 @@ def undisturbed(network):
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("where", "count"), [("fov", 1), ("fov", 400), ("in-line", 1), ("in-line", 3)])
 def test_killed_while_filling(run, network, undisturbed, where, count):
     killed(run, where, count)
@@ -295,6 +296,7 @@ def test_killed_while_filling(run, network, undisturbed, where, count):
     assert network.calls < calls or (where, count) in (("fov", 1), ("in-line", 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [220, 500])
 def test_killed_while_several_are_filled(run, network, undisturbed, count):
     killed(run, "fov", count, batch_size=2)
@@ -305,6 +307,7 @@ def test_killed_while_several_are_filled(run, network, undisturbed, count):
     assert network.calls < calls or count == 220
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("where", "count"), [("before", 2), ("after", 2), ("after", 5), ("before", 7), ("after", 7)])
 def test_killed_while_writing(run, network, undisturbed, where, count):
     # Seven files: started, pairs, two lists, objects, segmentation and done.

@@ -52,6 +52,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", [{}, SPLIT], ids=["keep", "split"])
 def test_files_are_the_same_whatever_the_number_of_workers(tmp_path, rule):
     config, truth, _ = run_with_tiles(tmp_path, **rule)
@@ -170,6 +171,7 @@ def test_what_was_counted_is_not_counted_again(finished, tmp_path, monkeypatch):
     assert contents(folder_of(config)) == expected
 
 
+@pytest.mark.slow
 def test_workers_end_with_the_process_that_started_them(finished, tmp_path):
     config, expected = finished["keep"]
     shutil.rmtree(folder_of(config), ignore_errors=True)
@@ -225,6 +227,7 @@ sha256sum *
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rule", "size"), [("keep", 8), ("keep", 32), ("keep", 52), ("split", 56)])
 def test_a_full_disk_is_told_and_the_same_command_goes_on(finished, tmp_path, rule, size):
     config, expected = finished[rule]
@@ -269,6 +272,7 @@ sys.exit("the volume fits into the memory")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits on memory work on Linux only")
 @pytest.mark.parametrize("rule", [{}, {"disconnected": "split", "min_size": 1}], ids=["keep", "split"])
 def test_a_volume_larger_than_memory(tmp_path, rule):

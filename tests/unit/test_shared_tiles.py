@@ -110,12 +110,14 @@ def test_three_processes_leave_what_one_does(inputs, single, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_more_processes_than_sub_volumes(inputs, single, tmp_path):
     config = configured(inputs, tmp_path)
     assert [code for code, _ in together(config, 7)] == [0] * 7
     assert files(config) == single
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_leaves_the_others_their_results_and_the_next_start_ends_the_rest(
     inputs, single, tmp_path
 ):
@@ -131,6 +133,7 @@ def test_a_process_that_fails_leaves_the_others_their_results_and_the_next_start
     assert "is already complete" in again[0][1]
 
 
+@pytest.mark.slow
 def test_passes_and_their_consensus_are_shared(inputs, tmp_path):
     ours, theirs = (configured(inputs, tmp_path / name, passes=2, mirror=True) for name in ("ours", "theirs"))
     for number in ("0", "1"):
