@@ -18,9 +18,7 @@ if plan.agglomerates:
         params:
             config=lambda wildcards, output: plan.config_file,
             launch=lambda wildcards, resources: plan.launch(resources),
-            settings=plan.settings(
-                "agglomeration", "assembly", "data.test", "data.voxel_size", "network", "inference"
-            ),
+            settings=plan.settings("agglomeration", "assembly", "data.test", "data.voxel_size", "network", "inference"),
         message:
             "Joining pieces: pairs that meet are filled again from both sides"
         shell:
