@@ -5,38 +5,31 @@ its final name, or before the N-th chunk is written. Prints the numbers of its w
 """
 
 import multiprocessing
-import os
-import signal
 import sys
 from pathlib import Path
+
+from killing import Killer
 
 from ffn.config import load_config
 from ffn.volumes import WritableVolume
 
 
+class TellingKiller(Killer):
+    def last(self, here: str) -> bool:
+        dies = super().last(here)
+        if dies:
+            print(*(process.pid for process in multiprocessing.active_children()), flush=True)
+        return dies
+
+
 def main(config: str, where: str, count: str) -> None:
-    left = [int(count)]
-
-    def kill(here: str) -> None:
-        if here == where:
-            left[0] -= 1
-            if left[0] == 0:
-                print(*(process.pid for process in multiprocessing.active_children()), flush=True)
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    rename, write = Path.replace, WritableVolume.write_packed
-
-    def replace(self: Path, target: Path) -> Path:
-        kill("before-rename")
-        renamed = rename(self, target)
-        kill("after-rename")
-        return renamed
+    kill, write = TellingKiller(where, int(count)), WritableVolume.write_packed
 
     def write_packed(self: WritableVolume, chunk: object) -> None:
         kill("chunk")
         write(self, chunk)  # type: ignore[arg-type]
 
-    Path.replace = replace  # type: ignore[method-assign, assignment]
+    kill.watch_renames()
     WritableVolume.write_packed = write_packed  # type: ignore[method-assign, assignment]
     from ffn.assembly.run import assemble
 
