@@ -9,9 +9,9 @@ from ffn.config.masks import Mask, ShiftMask
 from ffn.config.seeds import SeedPolicies
 
 Quality = Literal["exact", "balanced", "fast"]
-LEAST_UNSEEN: dict[Quality, float] = {"exact": 0.0, "balanced": 0.05, "fast": 0.15}
+LEAST_UNSEEN: dict[Quality, float] = {"exact": 0.0, "balanced": 0.03, "fast": 0.15}
 """What `quality` means for `min_unseen`; measured in docs/quality.md."""
-FEWER_FOVS: dict[Quality, float] = {"exact": 1.0, "balanced": 4.2, "fast": 6.5}
+FEWER_FOVS: dict[Quality, float] = {"exact": 1.0, "balanced": 3.5, "fast": 6.5}
 """How many times fewer fields of view that takes than exact with steps of a quarter of one; measured there too."""
 
 WITHOUT_EFFECT = frozenset(
@@ -73,7 +73,7 @@ class Inference(Section):
     )
     quality: Quality = Field(
         "exact",
-        description="exact = as the published FFN, voxel for voxel; the others take about a fourth, and a sixth, of "
+        description="exact = as the published FFN, voxel for voxel; the others take less than a third, and a sixth, of "
         "the fields of view: they go first where most is unseen, and leave out what would show little.",
     )
     min_unseen: Fraction | None = Field(
