@@ -96,6 +96,12 @@ class Box:
             return None
         return Box(start, stop)  # type: ignore[arg-type]
 
+    def widened(self, rim: Sequence[int], limits: "Box") -> "Box":
+        """The box and `rim` voxels (zyx) more at each face, without what lies outside `limits`, in which the box is."""
+        start = tuple(max(a - r, c) for a, r, c in zip(self.start, rim, limits.start, strict=True))
+        stop = tuple(min(b + r, d) for b, r, d in zip(self.stop, rim, limits.stop, strict=True))
+        return Box(start, stop)  # type: ignore[arg-type]
+
 
 def _starts(start: int, stop: int, size: int, overlap: int) -> list[int]:
     if stop - start <= size:

@@ -216,13 +216,7 @@ class _Nearest:
 
 def _with_rim(part: Box, whole: Box, max_distance_nm: float, voxel_size: VoxelSize) -> Box:
     # One more, so that the upper neighbours of the block's voxels see as far as these.
-    rim = [math.ceil(max_distance_nm / edge) + 1 for edge in voxel_size]
-    low = tuple(a - r for a, r in zip(part.start, rim, strict=True))
-    high = tuple(b + r for b, r in zip(part.stop, rim, strict=True))
-    box = whole.intersection(Box(low, high))  # type: ignore[arg-type]
-    if box is None:
-        raise AssertionError(f"{part} lies outside {whole}")
-    return box
+    return part.widened([math.ceil(max_distance_nm / edge) + 1 for edge in voxel_size], whole)
 
 
 def _touching(

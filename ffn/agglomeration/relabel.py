@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 from ffn.assembly.fill import Filling
 from ffn.config import Assembly
 from ffn.geometry import Box, blocks
+from ffn.inference.results import LABELS
 from ffn.progress import Progress
 from ffn.volumes import Volume, VoxelSize, chunk_dividing, create_hdf5
-
-LABELS = "labels"
 
 
 def write_relabelled(

@@ -23,7 +23,7 @@ from ffn.agglomeration.candidates import in_source, listed, merged_ids, write_ca
 from ffn.agglomeration.ledger import Ledger
 from ffn.agglomeration.pairs import Pair, Pairs, find_pairs, largest_fill, read_pairs, write_pairs
 from ffn.agglomeration.refill import Record, Refill, refill_pairs
-from ffn.agglomeration.relabel import LABELS, write_relabelled
+from ffn.agglomeration.relabel import write_relabelled
 from ffn.assembly.fill import open_filling
 from ffn.config import Config
 from ffn.errors import ConfigError, DataError, StageError
@@ -31,6 +31,7 @@ from ffn.files import remove, write_json
 from ffn.geometry import Box
 from ffn.inference.drive import BatchedNetwork, side_by_side
 from ffn.inference.fingerprint import checkpoint_fingerprint
+from ffn.inference.results import LABELS
 from ffn.inference.tiles import region_box
 from ffn.progress import Progress, log
 from ffn.runs import RunPaths, checkpoint_prefix, image_uri

@@ -22,7 +22,6 @@ from ffn.config import Assembly
 from ffn.geometry import ZYX, Box
 from ffn.volumes import PackedChunk, Volume, VoxelSize, chunk_dividing, chunk_within, open_image, open_volume, pack
 
-LABELS = "labels"
 PIECES = "pieces"
 
 

@@ -46,13 +46,7 @@ class Filling:
         The distance would do for which voxels are filled. By which object is decided along paths that may come from
         farther away, in rare cases from beyond the surroundings.
         """
-        halo = [math.ceil(2 * self.distance_nm / edge) for edge in self.voxel_size]
-        low = tuple(a - h for a, h in zip(part.start, halo, strict=True))
-        high = tuple(b + h for b, h in zip(part.stop, halo, strict=True))
-        inside = limits.intersection(Box(low, high))  # type: ignore[arg-type]
-        if inside is None:
-            raise AssertionError(f"{part} lies outside {limits}")
-        return inside
+        return part.widened([math.ceil(2 * self.distance_nm / edge) for edge in self.voxel_size], limits)
 
     def filled(self, labels: NDArray[np.uint64], box: Box) -> NDArray[np.uint64]:
         """Labels, uint64 zyx, of the voxels `box`, with 0 only where no object is near."""

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from ffn.assembly.bench import (
-    LABELS,
     PIECES,
     Bench,
     Job,
@@ -26,6 +25,7 @@ from ffn.assembly.workers import Workers
 from ffn.errors import DataError
 from ffn.files import remove
 from ffn.geometry import Box, blocks
+from ffn.inference.results import LABELS
 from ffn.progress import Progress
 from ffn.volumes import create_hdf5, create_hdf5_file
 

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from flooding import Batches, SmallNetwork, blobs, literal_flood
 
+from ffn.assembly.passes import join_passes
+from ffn.assembly.split_consensus import split_consensus
 from ffn.cli import main
 from ffn.config import Config, parse_config
 from ffn.errors import DataError, GeometryError, StageError, VolumeError
@@ -17,8 +19,10 @@ from ffn.inference.scene import Scene
 from ffn.inference.state import save_state
 from ffn.inference.subvolume import run_tile
 from ffn.inference.tile import Tile
+from ffn.inference.tiles import infer_tiles
 from ffn.model.orientation import Orientation
 from ffn.prepare.seeds import peak_seeds
+from ffn.runs import RunPaths
 from ffn.stages import Stage
 from ffn.volumes import create_hdf5, open_volume
 
@@ -302,3 +306,38 @@ def test_an_order_that_is_none_of_place_is_kept(image):
     grey = normalised(image)[tuple(seeds.T)]
     assert (np.diff(grey) <= 0).all()
     assert (np.diff(grey) < 0).any()
+
+
+@pytest.mark.parametrize("consensus", ["vote", "split"])
+def test_passes_of_several_kinds_become_one_segmentation(tmp_path, image, checkpoint, consensus):
+    """Seeds in both orders, other weights, another resolution, another quality: each pass is what it would be alone."""
+    for suffix in (".index", ".data-00000-of-00001"):
+        (tmp_path / f"other.ckpt{suffix}").write_bytes(f"other {suffix}".encode())
+    passes = [
+        {},
+        {"reverse_seeds": True, "checkpoint": str(tmp_path / "other.ckpt")},
+        {"network": {"downsample": [1, 2, 2], "fov": [9, 7, 7]}, "min_segment_size": 25},
+        {"quality": "balanced", "turn": 3},
+    ]
+    inference = {"checkpoint": str(checkpoint), "consensus": consensus, "split_min_size": 50}
+    values = {
+        **VALUES,
+        "results": str(tmp_path / "results"),
+        "data": {"test": {"image": image}, "voxel_size": [10] * 3},
+    }
+    config = parse_config({**values, "inference": {**VALUES["inference"], **inference, "passes": passes}})
+    folder = RunPaths.of(config).tile(0)
+    for number, differences in enumerate(passes):
+        infer_tiles(config, [0], number)
+        turn, network = differences.get("turn", 0), differences.get("network", {})
+        own = {key: value for key, value in differences.items() if key not in ("turn", "network")}
+        alone = configured(network, **{**own, "checkpoint": "unused"})
+        run_tile(alone, Tile(image, checkpoint, None, tmp_path / f"alone-{number}", turn=turn))
+        np.testing.assert_array_equal(labels_of(folder / f"pass-{number}"), labels_of(tmp_path / f"alone-{number}"))
+    join_passes(config, 0)
+    labels = labels_of(folder)
+    assert labels.shape == SHAPE
+    assert 0 < labels.max() == len(records(folder))
+    if consensus == "split":
+        everything = [labels_of(folder / f"pass-{number}") for number in range(len(passes))]
+        np.testing.assert_array_equal(labels > 0, split_consensus(everything, 50) > 0)
