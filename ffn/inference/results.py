@@ -32,8 +32,8 @@ STATE_FILE, LOCK_FILE = "state.npz", "lock"
 """Only while it is unfinished: where to continue, and which process works there."""
 
 
-def write_results(output: Path, scene: Scene, timing: dict[str, float]) -> None:
-    """Write all files of a sub-volume whose flood fill is finished."""
+def write_results(output: Path, scene: Scene, timing: dict[str, float]) -> int:
+    """Write all files of a sub-volume whose flood fill is finished; returns how many of its voxels have a segment."""
     canvas, framing, box = scene.canvas, scene.framing, scene.box
     labels = framing.labels(canvas.finished_labels())
     write_labels(output / SEGMENTATION_FILE, labels, box, scene.voxel_size)
@@ -55,6 +55,7 @@ def write_results(output: Path, scene: Scene, timing: dict[str, float]) -> None:
     write_json(output / "overlaps.json", {s.id: s.overlaps for s in canvas.segments if s.overlaps})
     write_json(output / "counters.json", dict(sorted(canvas.counters.items())))
     write_json(output / "timing.json", timing)
+    return int(voxels[1:].sum())
 
 
 def write_labels(path: Path, labels: NDArray[np.unsignedinteger[Any]], box: Box, voxel_size: VoxelSize | None) -> None:

@@ -134,12 +134,11 @@ def _filled(tile: Tile, scene: Scene, stage: Stage, seeds: NDArray[np.int64], fi
     counted.finish()
     seconds, fovs = time.monotonic() - began, canvas.counters["fovs"] - fovs_before
     timing = {"fovs": fovs, "seconds": seconds, "fovs_per_s": fovs / max(seconds, 1e-9)}
-    write_results(tile.output, scene, timing)
+    covered = write_results(tile.output, scene, timing)
     stage.finish(segments=canvas.given + len(canvas.segments), fovs=canvas.counters["fovs"])
-    share = canvas.counters["voxels_segmented"] / canvas.image.size
     log(
-        f"{tile.output}: {len(canvas.segments)} segments, {share:.1%} of the voxels, {canvas.counters['fovs']} FOVs, "
-        f"{timing['fovs_per_s']:.1f} FOVs/s"
+        f"{tile.output}: {len(canvas.segments)} segments, {covered / scene.box.voxels:.1%} of the voxels, "
+        f"{canvas.counters['fovs']} FOVs, {timing['fovs_per_s']:.1f} FOVs/s"
     )
     if tile.seeds and len(canvas.segments) < len(tile.seeds):
         log(_lost_seeds(scene, len(tile.seeds)))

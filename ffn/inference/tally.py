@@ -36,7 +36,7 @@ class Tally:
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._began = time.monotonic()
-        self.fovs = self.segments = self.voxels = 0
+        self.fovs = self.segments = 0
 
     @property
     def seconds(self) -> float:
@@ -49,7 +49,7 @@ class Tally:
 
     def settle(self, voxels: int) -> None:
         """Show progress; `voxels` need no more work since the last call."""
-        note = f"{self.fovs_per_s:.1f} FOVs/s, {self.segments} segments of {self.voxels} voxels"
+        note = f"{self.fovs_per_s:.1f} FOVs/s, {self.segments} segments"
         self._progress.advance(voxels, note)
 
 
@@ -67,7 +67,7 @@ class TileTally:
         self._job, self._canvas = job, canvas
         self._whole, self._stages, self._settled = voxels, stages, 0
         self._fovs = canvas.counters["fovs"]
-        self._segments = self._claimed = 0
+        self._segments = 0
         self._stage, self._seeds = 0, np.empty((0, 3), np.int64)
 
     def begin(self, stage: int, seeds: NDArray[np.int64]) -> None:
@@ -82,8 +82,7 @@ class TileTally:
         settled = self._settled
         if counters["segments"] != self._segments:
             job.segments += counters["segments"] - self._segments
-            job.voxels += counters["voxels_segmented"] - self._claimed
-            self._segments, self._claimed = counters["segments"], counters["voxels_segmented"]
+            self._segments = counters["segments"]
             settled = int((self._stage + self._share()) / self._stages * self._whole)
         job.settle(settled - self._settled)
         self._settled = settled

@@ -196,6 +196,12 @@ def test_given_segments_that_were_made_anew_are_other_ones(tmp_path, image, chec
         run_tile(config, Tile(image, checkpoint, None, tmp_path / "out"))
 
 
+@pytest.mark.parametrize("mirror", [False, True])
+def test_the_share_that_is_told_is_that_of_the_sub_volume(tmp_path, image, checkpoint, mirror, capsys):
+    run_tile(configured(mirror=mirror), Tile(image, checkpoint, None, tmp_path / "out"))
+    assert f", {np.mean(labels_of(tmp_path / 'out') > 0):.1%} of the voxels" in capsys.readouterr().err
+
+
 def test_given_segments_of_another_shape(tmp_path, image, checkpoint):
     uri = write(tmp_path / "given.h5", np.ones((9, 9, 9), np.uint32))
     with pytest.raises(VolumeError, match="differ in shape"):
