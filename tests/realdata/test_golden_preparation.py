@@ -54,6 +54,7 @@ def test_seeds(normalised, golden):
     assert started <= {tuple(seed) for seed in seeds.tolist()}
 
 
+@pytest.mark.slow
 def test_policy_peaks_is_the_default_of_inference(normalised, golden):
     labels = np.zeros(normalised.shape, np.uint32)
     (stage,) = seed_policy(Inference()).stages
@@ -74,6 +75,7 @@ def test_seeds_of_the_small_crop(normalised, golden):
     ]
 
 
+@pytest.mark.slow
 def test_seeds_do_not_depend_on_the_grey_scale(image, normalised):
     np.testing.assert_array_equal(peak_seeds(image, FOV), peak_seeds(normalised, FOV))
 
@@ -86,6 +88,7 @@ def test_seeds_command_without_options(sample, golden, tmp_path):
     assert seeds[:10].tolist() == golden["peaks"]["first10_zyx"]
 
 
+@pytest.mark.slow
 def test_partitions_and_balanced_coordinates(sample, golden, tmp_path):
     known = golden["partitions_training_sample2"]
     expected = {int(value): count for value, count in known["counts"].items()}

@@ -88,6 +88,7 @@ def test_jobs_run_in_order_with_their_resources(cobalt):
     assert "-n 1 -t 60" in second
 
 
+@pytest.mark.slow
 def test_job_over_its_time_is_submitted_again(cobalt):
     os.mkfifo(cobalt.workdir / "go")
     write_snakefile(cobalt, WAITING)
@@ -103,6 +104,7 @@ def test_job_over_its_time_is_submitted_again(cobalt):
     assert (cobalt.workdir / "done.txt").read_text() == "went\n"
 
 
+@pytest.mark.slow
 def test_failed_job_is_not(cobalt):
     write_snakefile(cobalt, FAILING)
     done = cobalt.call(*SNAKEMAKE, timeout=240)
@@ -118,6 +120,7 @@ def test_refused_submission_is_shown(cobalt):
     assert "No project specified" in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_interrupt_takes_the_jobs_out_of_the_queue(cobalt):
     os.mkfifo(cobalt.workdir / "go")
     write_snakefile(cobalt, WAITING)
@@ -137,6 +140,7 @@ def test_interrupt_takes_the_jobs_out_of_the_queue(cobalt):
     assert cobalt.jobs() == []
 
 
+@pytest.mark.slow
 def test_crashed_snakemake_finds_its_job_again(cobalt):
     os.mkfifo(cobalt.workdir / "go")
     write_snakefile(cobalt, WAITING)

@@ -45,6 +45,7 @@ def weights(output: Path) -> dict[str, np.ndarray]:
 
 
 @needs_horovod
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adam", "momentum"])
 def test_two_ranks_equal_one_rank_with_both_shards(folder: Path, optimizer: str) -> None:
     rate = {"adam": 5e-3, "momentum": 0.1}[optimizer]
@@ -227,6 +228,7 @@ def test_attended_ranks_save_when_asked_to_stop(folder: Path) -> None:
 
 
 @needs_horovod
+@pytest.mark.slow
 def test_another_number_of_ranks_does_not_change_a_finished_run(folder: Path) -> None:
     config = write_config(folder, "more.yaml", batch=1, steps=5)
     output = folder / "more"

@@ -4,6 +4,7 @@ import errno
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,13 +27,22 @@ sys.stdin.read()
 """
 
 
+ALIVE: list[RollCall] = []
+"""Ranks of the running test: one that nobody holds dies whenever garbage is collected."""
+
+
 @pytest.fixture(autouse=True)
-def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_grace(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(rollcall, "GRACE_S", 0.2)
+    yield
+    ALIVE.clear()
 
 
-def call(folder: Path, rank: int, waiting: Waiting | None = None, stall_s: float = 60, abandon=print) -> RollCall:
-    return RollCall(folder, rank, 2, waiting or Waiting(), stall_s, abandon)
+def call(
+    folder: Path, rank: int, waiting: Waiting | None = None, stall_s: float = 60, abandon=print, size: int = 2
+) -> RollCall:
+    ALIVE.append(RollCall(folder, rank, size, waiting or Waiting(), stall_s, abandon))
+    return ALIVE[-1]
 
 
 def waiting_rank() -> Waiting:
@@ -80,11 +90,11 @@ def test_a_rank_that_waits_too_long_ends_and_names_the_one_that_works(tmp_path: 
 
 
 def test_of_several_only_those_that_hang_are_named(tmp_path: Path) -> None:
-    mine = RollCall(tmp_path, 0, 3, Waiting(), 60, print)
-    RollCall(tmp_path, 1, 3, Waiting(), 60, print)
+    mine = call(tmp_path, 0, size=3)
+    call(tmp_path, 1, size=3)
     waits = Waiting()
     with waits.block():
-        RollCall(tmp_path, 2, 3, waits, 60, print)
+        call(tmp_path, 2, waits, size=3)
     assert str(mine.lost()).startswith("Rank 1 did not join the others")
 
 

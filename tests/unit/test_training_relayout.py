@@ -143,6 +143,7 @@ def test_a_checkpoint_of_another_network_is_refused(folder: Path) -> None:
         state(parse_config(values), folder / "network").restore()
 
 
+@pytest.mark.slow
 def test_a_finished_run_stays_what_it_is(folder: Path) -> None:
     output = str(folder / "finished")
     train(write_config(folder, "two.yaml", steps=5, batch=2), "--output", output)
@@ -167,6 +168,7 @@ def _claimed(config: Config, output: Path, layout: Layout) -> bool:
         return claim(config, Stage(output, {}), layout, False, held)
 
 
+@pytest.mark.slow
 def test_only_one_training_works_in_a_folder(folder: Path) -> None:
     config = write_config(folder, "lock.yaml", steps=5)
     output = folder / "locked"

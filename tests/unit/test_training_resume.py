@@ -61,6 +61,7 @@ def kill_until_done(output: Path, config: Path, moments: list[int]) -> int:
     return sum(status != 0 for status in statuses)
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(folder: Path, config: Path, undisturbed: tuple[dict[str, bytes], int]) -> None:
     files, touches = undisturbed
     moments = [random.randrange(touches // 4, touches * 3 // 4), random.randrange(touches // 4, touches)]
@@ -189,6 +190,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_asks_to_be_started_again(
     folder: Path, config: Path, undisturbed: tuple[dict[str, bytes], int]
 ) -> None:
