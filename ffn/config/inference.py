@@ -11,6 +11,8 @@ from ffn.config.seeds import SeedPolicies
 Quality = Literal["exact", "balanced", "fast"]
 LEAST_UNSEEN: dict[Quality, float] = {"exact": 0.0, "balanced": 0.03, "fast": 0.15}
 """What `quality` means for `min_unseen`; measured in docs/quality.md."""
+JOIN_SHARE: dict[Quality, float] = {"exact": 1.0, "balanced": 0.6, "fast": 0.6}
+"""What it means for `join_share`."""
 FEWER_FOVS: dict[Quality, float] = {"exact": 1.0, "balanced": 3.5, "fast": 6.5}
 """How many times fewer fields of view that takes than exact with steps of a quarter of one; measured there too."""
 
@@ -23,6 +25,9 @@ JOINING = frozenset({"consensus", "agreement", "split_min_size"})
 """Settings of what becomes of several passes: their flood fills do not depend on them."""
 
 
+JoinShare = Annotated[float, Field(ge=0.5, le=1)]
+
+
 class Pass(Section):
     """One of several flood fills of every sub-volume: what it does differently. Empty = as the section says."""
 
@@ -33,6 +38,7 @@ class Pass(Section):
     checkpoint: str | None = Field(None, description="Other weights.")
     quality: Quality | None = Field(None, description="As in the section.")
     min_unseen: Fraction | None = Field(None, description="As in the section.")
+    join_share: JoinShare | None = Field(None, description="As in the section.")
     deltas: Offset | None = Field(None, description="As in the section.")
     move_threshold: Probability | None = Field(None, description="As in the section.")
     segment_threshold: Probability | None = Field(None, description="As in the section.")
@@ -74,12 +80,18 @@ class Inference(Section):
     quality: Quality = Field(
         "exact",
         description="exact = as the published FFN, voxel for voxel; the others take less than a third, and a sixth, of "
-        "the fields of view: they go first where most is unseen, and leave out what would show little.",
+        "the fields of view: they go first where most is unseen, leave out what would show little, and give objects "
+        "that mostly lie in an earlier one to that.",
     )
     min_unseen: Fraction | None = Field(
         None,
         description="Part of a field of view that nothing has seen yet, below which it is left out; 0 = the published "
         "order of moves; empty = by quality.",
+    )
+    join_share: JoinShare | None = Field(
+        None,
+        description="Part of an object that has to lie in one earlier object for what it adds to be given to that; 1 = "
+        "they stay apart, as in the published algorithm; empty = by quality.",
     )
     min_segment_size: Positive = Field(1000, description="Smaller objects are dropped.")
     min_boundary_dist: Offset = Field((1, 1, 1), description="No seed with a segment this near.")
@@ -148,7 +160,8 @@ class Inference(Section):
     )
     precision: Literal["float32", "bfloat16", "float16"] = Field(
         "float32",
-        description="Arithmetic of the convolutions; the short ones are faster on GPUs and give slightly other labels.",
+        description="Arithmetic of the convolutions; the short ones give slightly other labels and are faster on GPUs, "
+        "bfloat16 also on CPUs with AMX.",
     )
     intra_op_threads: NotNegative = Field(0, description="Threads inside one operation; 0 = TensorFlow decides.")
     checkpoint_every_s: Annotated[float, Field(gt=0)] = Field(
@@ -164,3 +177,8 @@ class Inference(Section):
     def least_unseen(self) -> float:
         """`min_unseen`, given or by quality."""
         return LEAST_UNSEEN[self.quality] if self.min_unseen is None else self.min_unseen
+
+    @property
+    def least_joined(self) -> float:
+        """`join_share`, given or by quality."""
+        return JOIN_SHARE[self.quality] if self.join_share is None else self.join_share

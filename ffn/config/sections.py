@@ -274,8 +274,8 @@ class Config(Section):
         """
         chosen = self.inference.all_passes[number]
         changes = chosen.model_dump(exclude={"turn", "network"}, exclude_none=True)
-        if chosen.min_unseen is None and chosen.quality is not None:
-            changes["min_unseen"] = None
+        if chosen.quality is not None:
+            changes = {**dict.fromkeys(("min_unseen", "join_share")), **changes}
         network = Network.model_validate({**self.network.model_dump(), **chosen.network})
         inference = self.inference.model_copy(update=changes)
         return self.model_copy(update={"inference": inference, "network": network})

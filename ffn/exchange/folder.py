@@ -169,13 +169,19 @@ def _finished_box(folder: Path) -> Box:
 def _read_facts(folder: Path) -> Facts:
     origins = _json(folder / ORIGINS_FILE, [])
     overlaps = _json(folder / OVERLAPS_FILE, {})
-    seeded = [record for record in origins if "seed_zyx" in record]
+    # Segments that became one with another have no voxels of their own, and google/ffn knows no such thing.
+    joined = {record["id"] for record in origins if "joined" in record}
+    seeded = [record for record in origins if "seed_zyx" in record and record["id"] not in joined]
     if not seeded:
         log(f"{folder} does not say where objects started: google/ffn gets no origins.")
     request = folder / REQUEST_FILE
     return Facts(
         origins={r["id"]: Origin(tuple(r["seed_zyx"]), r["fovs"], r.get("seconds", 0.0)) for r in seeded},
-        overlaps={int(number): [(other, voxels) for other, voxels in pairs] for number, pairs in overlaps.items()},
+        overlaps={
+            int(number): [(other, voxels) for other, voxels in pairs if other not in joined]
+            for number, pairs in overlaps.items()
+            if int(number) not in joined
+        },
         counters=_json(folder / COUNTERS_FILE, {}),
         request=request.read_bytes() if request.exists() else b"",
     )

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from ffn.geometry import ZYX
 from ffn.inference.fine import FineLabels
+from ffn.inference.joining import Overlaps, part_of
 from ffn.inference.movement import FaceMaxMovement, Movement, UnseenFirstMovement
 from ffn.inference.options import FloodOptions
 from ffn.inference.probability import quantised
@@ -69,7 +70,7 @@ class Segment:
     seed: ZYX
     fovs: int
     voxels: int
-    overlaps: tuple[tuple[int, int], ...]
+    overlaps: Overlaps
     """(id, voxels) of earlier segments that the object reached into; those voxels stayed theirs."""
 
 
@@ -245,11 +246,13 @@ class Canvas:
         reached = self.object_map[box] >= self.options.segment
         free = reached & (labels == 0)
         voxels = int(np.count_nonzero(free))
-        if voxels < self.options.min_segment_size:
-            self.counters["objects_small"] += 1
-            return
         ids, counts = np.unique(labels[reached & (labels != 0)], return_counts=True)
         overlaps = tuple(zip(ids.tolist(), counts.tolist(), strict=True))
+        # What an earlier object lacks may be small, if only the object that found it is not.
+        joins = part_of(overlaps, voxels, self.options.join_share, self.given) is not None
+        if (np.count_nonzero(reached) if joins else voxels) < self.options.min_segment_size:
+            self.counters["objects_small"] += 1
+            return
         segment = Segment(self.given + len(self.segments) + 1, growth.seed, growth.fovs, voxels, overlaps)
         labels[free] = segment.id
         if self.probability is not None:

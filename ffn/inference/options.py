@@ -34,6 +34,8 @@ class FloodOptions:
     """Fraction of a prediction that must reach `move` before rejected voxels are held down; negative = never."""
     min_unseen: float = 0.0
     """Part of a field of view that has to be unseen, and what is most unseen goes first; 0 = the reference's order."""
+    join_share: float = 1.0
+    """Part of an object that has to lie in an earlier one for it to be a part of that; 1 = objects stay apart."""
 
     @classmethod
     def of(cls, network: Network, inference: Inference) -> "FloodOptions":
@@ -48,6 +50,7 @@ class FloodOptions:
             min_boundary_dist=inference.min_boundary_dist,
             disco=inference.disco_seed_threshold,
             min_unseen=inference.least_unseen,
+            join_share=inference.least_joined,
         )
 
     def turned(self, orientation: Orientation) -> "FloodOptions":

@@ -4,8 +4,9 @@ segmentation.h5   dataset `labels`, uint64 zyx, ids from 1 in order of creation,
 probability.h5    with `inference.save_probability`: dataset `qprob`, uint8 zyx, see `ffn.inference.probability`
 origins.json      [{id, seed_zyx, fovs, voxels}], seeds relative to the sub-volume's corner, in image voxels;
                   `voxels` as in segmentation.h5. Segments of `inference.init_segmentation` come first, as
-                  [{id, given, voxels}] with their id there
-overlaps.json     {id: [[earlier id, voxels], ...]}: whose voxels an object reached into
+                  [{id, given, voxels}] with their id there. What `inference.join_share` made a part of an
+                  earlier segment also has `joined`, the id of that, which holds its voxels: its own are 0
+overlaps.json     {id: [[earlier id, voxels], ...]}: whose voxels an object reached into, before any were joined
 counters.json     what was done and refused (`ffn.inference.canvas.COUNTERS`)
 timing.json       seconds and fields of view per second of the process that finished it; the one file that
                   differs between two runs of the same settings
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from ffn.files import write_json
 from ffn.geometry import Box
+from ffn.inference.joining import joined_ids
 from ffn.inference.scene import Scene
 from ffn.runs import ORIGINS, SEGMENTATION
 from ffn.volumes import VoxelSize, create_hdf5
@@ -35,7 +37,9 @@ STATE_FILE, LOCK_FILE = "state.npz", "lock"
 def write_results(output: Path, scene: Scene, timing: dict[str, float]) -> int:
     """Write all files of a sub-volume whose flood fill is finished; returns how many of its voxels have a segment."""
     canvas, framing, box = scene.canvas, scene.framing, scene.box
-    labels = framing.labels(canvas.finished_labels())
+    objects = ((segment.overlaps, segment.voxels) for segment in canvas.segments)
+    ids = joined_ids(objects, canvas.options.join_share, canvas.given)
+    labels = ids[framing.labels(canvas.finished_labels())]
     write_labels(output / SEGMENTATION_FILE, labels, box, scene.voxel_size)
     if canvas.probability is not None:
         path = output / PROBABILITY_FILE
@@ -48,7 +52,13 @@ def write_results(output: Path, scene: Scene, timing: dict[str, float]) -> int:
         for number, original in enumerate(scene.given_ids, 1)
     ]
     origins = [
-        {"id": s.id, "seed_zyx": framing.in_image(seed), "fovs": s.fovs, "voxels": int(voxels[s.id])}
+        {
+            "id": s.id,
+            "seed_zyx": framing.in_image(seed),
+            "fovs": s.fovs,
+            "voxels": int(voxels[s.id]),
+            **({"joined": int(ids[s.id])} if ids[s.id] != s.id else {}),
+        }
         for s, seed in zip(canvas.segments, seeds.tolist(), strict=True)
     ]
     write_json(output / ORIGINS_FILE, given + origins)
@@ -61,4 +71,4 @@ def write_results(output: Path, scene: Scene, timing: dict[str, float]) -> int:
 def write_labels(path: Path, labels: NDArray[np.unsignedinteger[Any]], box: Box, voxel_size: VoxelSize | None) -> None:
     """Write a sub-volume's labels (zyx, as large as its `box`) as the dataset `labels` of a new HDF5 file."""
     with create_hdf5(path, LABELS, box.shape, np.uint64, voxel_size, offset=box.start) as volume:
-        volume.write(Box.of_shape(box.shape), labels.astype(np.uint64))
+        volume.write(Box.of_shape(box.shape), labels.astype(np.uint64, copy=False))

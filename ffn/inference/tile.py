@@ -17,8 +17,8 @@ from ffn.stages import Stage, done_digest
 from ffn.volumes import open_image
 
 _FREE = {
-    *("checkpoint", "weights", "quality", "min_unseen", "subvolume_size", "subvolume_overlap"),
-    *("passes", *JOINING),
+    *("checkpoint", "weights", "quality", "min_unseen", "join_share"),
+    *("subvolume_size", "subvolume_overlap", "passes", *JOINING),
 }
 """Settings that come in by another name, or only decide what happens to a finished sub-volume."""
 
@@ -74,6 +74,7 @@ class Tile:
             "inference": {
                 **{key: value for key, value in inference.model_dump().items() if key not in ignored},
                 "least_unseen": inference.least_unseen,
+                "least_joined": inference.least_joined,
             },
         }
         return {**settings, "seeds": self.seeds} if self.seeds else settings

@@ -10,7 +10,7 @@ import yaml
 from ffn.cli import main
 from ffn.config import Config, load_config, parse_config
 from ffn.config.docs import schema_text, table_text
-from ffn.config.inference import LEAST_UNSEEN
+from ffn.config.inference import JOIN_SHARE, LEAST_UNSEEN
 from ffn.config.seeds import SEED_POLICIES, PolicyGrid3d, PolicyPeaks
 from ffn.errors import ConfigError
 
@@ -312,6 +312,11 @@ def test_passes_are_a_number_or_a_list_of_differences():
     )
     assert config.of_pass(2).network.downsample == (1, 2, 2)
     assert config.network.downsample == (1, 1, 1)
+    values["inference"].update(min_unseen=0.5, join_share=0.9)
+    config = parsed([{}, {"quality": "fast"}, {"quality": "exact", "join_share": 0.7}])
+    of_passes = [config.of_pass(number).inference for number in range(3)]
+    assert [one.least_unseen for one in of_passes] == [0.5, LEAST_UNSEEN["fast"], 0]
+    assert [one.least_joined for one in of_passes] == [0.9, JOIN_SHARE["fast"], 0.7]
 
 
 @pytest.mark.parametrize(
@@ -346,3 +351,5 @@ def test_the_guide_says_what_quality_means():
     for name in ("balanced", "fast"):
         row = next(line for line in guide.splitlines() if line.startswith(f"| `{name}` |"))
         assert re.findall(r"(\d+) %", row) == [f"{100 * LEAST_UNSEEN[name]:.0f}"]
+        assert f"in which {JOIN_SHARE[name]:.0%} of it lie".replace("%", " %") in guide
+    assert JOIN_SHARE["exact"] == 1

@@ -208,6 +208,18 @@ def test_a_folder_without_origins(tmp_path):
     assert facts.origins == {}
 
 
+def test_segments_that_became_parts_of_others_are_not_told(tmp_path):
+    stage = finished(tmp_path / "a", Box((0, 0, 0), (1, 1, 3)), np.array([[[1, 1, 3]]]))
+    seeded = [{"id": n, "seed_zyx": [0, 0, n - 1], "fovs": n} for n in (1, 2, 3)]
+    seeded[1]["joined"] = 1
+    (tmp_path / "a/origins.json").write_text(json.dumps(seeded))
+    (tmp_path / "a/overlaps.json").write_text('{"2": [[1, 90]], "3": [[1, 4], [2, 5]]}')
+    stage.finish()
+    facts = read_result(export_segmentation(tmp_path / "a", tmp_path / "out"))[1]
+    assert sorted(facts.origins) == [1, 3]
+    assert facts.overlaps == {3: [(1, 4)]}
+
+
 def test_a_folder_with_a_broken_file(tmp_path, source):
     import_segmentation(source, tmp_path / "a")
     (tmp_path / "a/overlaps.json").write_text("{")

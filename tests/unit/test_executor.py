@@ -88,11 +88,38 @@ def test_runs_on_jax_without_tensorflow(saved, tmp_path):
     np.testing.assert_allclose(np.load(exchanged), [executor(*pair) for pair in looks], atol=1e-5)
 
 
-def test_bfloat16_is_close_but_not_the_same(saved):
-    exact, short = (load_executor(NETWORK, saved[1], precision=precision) for precision in ("float32", "bfloat16"))
-    look = np.random.default_rng(3).normal(size=(2, 5, 7, 9)).astype(np.float32)
-    difference = np.abs(exact(*look) - short(*look))
-    assert 0 < difference.max() < 0.1
+WITH_PRECISION = """
+import sys
+from pathlib import Path
+import numpy as np
+from ffn.config import Network
+from ffn.inference.executor import load_executor
+executor = load_executor(Network.model_validate_json(sys.argv[1]), Path(sys.argv[2]), precision=sys.argv[4])
+np.save(sys.argv[3], executor(*np.load(sys.argv[3])))
+"""
+
+
+def test_precision_decides_about_rounding_and_the_environment_does_not(tmp_path):
+    # In processes of their own: oneDNN decides at its first convolution.
+    network = Network(depth=2, features=32, fov=(17, 17, 17), deltas=(4, 4, 4))
+    weights, look = tmp_path / "model.ckpt", np.random.default_rng(3).normal(size=(2, 17, 17, 17)).astype(np.float32)
+    save_weights(build_network(network.depth, network.features, seed=5), weights)
+
+    def updated(precision, **environment):
+        exchanged = tmp_path / "look.npy"
+        np.save(exchanged, look)
+        command = [sys.executable, "-c", WITH_PRECISION, network.model_dump_json(), weights, exchanged, precision]
+        paths = {"PYTHONPATH": str(Path(__file__).parents[2])}
+        subprocess.run([str(part) for part in command], check=True, env={**os.environ, **paths, **environment})
+        return np.load(exchanged)
+
+    exact, short = updated("float32"), updated("bfloat16")
+    rounding = {"TF_SET_ONEDNN_FPMATH_MODE": "BF16", "ONEDNN_DEFAULT_FPMATH_MODE": "BF16"}
+    np.testing.assert_array_equal(updated("float32", **rounding), exact)
+    np.testing.assert_allclose(short, exact, atol=0.05)
+    processor = Path("/proc/cpuinfo")
+    if processor.exists() and "amx_bf16" in processor.read_text():
+        assert np.any(short != exact)
 
 
 def test_archives_that_are_none(saved, tmp_path):
