@@ -11,7 +11,7 @@ own looks only, so the records are the same whatever the batch size.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache, partial
 from typing import Any
 
@@ -43,7 +43,9 @@ class Refill:
 
     def __init__(self, config: Config, image: Volume, labels: Volume, voxel_size: VoxelSize) -> None:
         self._settings, self._radii = config.agglomeration, config.radii
-        self._options = FloodOptions.of(config.network, config.inference)
+        options = FloodOptions.of(config.network, config.inference)
+        # The faces of what is filled again are no faces of the volume: objects go on beyond.
+        self._options = replace(options, min_unseen_at_faces=options.min_unseen)
         self._mean, self._stddev = np.float32(config.network.image_mean), np.float32(config.network.image_stddev)
         self._factors = config.network.downsample
         self._image = coarsen(image, self._factors, labels=False)

@@ -9,7 +9,7 @@ from ffn.config.masks import Mask, ShiftMask
 from ffn.config.seeds import SeedPolicies
 
 Quality = Literal["exact", "balanced", "fast"]
-LEAST_UNSEEN: dict[Quality, float] = {"exact": 0.0, "balanced": 0.03, "fast": 0.15}
+LEAST_UNSEEN: dict[Quality, float] = {"exact": 0.0, "balanced": 0.03, "fast": 0.18}
 """What `quality` means for `min_unseen`; measured in docs/quality.md."""
 JOIN_SHARE: dict[Quality, float] = {"exact": 1.0, "balanced": 0.6, "fast": 0.6}
 """What it means for `join_share`."""
@@ -85,8 +85,9 @@ class Inference(Section):
     )
     min_unseen: Fraction | None = Field(
         None,
-        description="Part of a field of view that nothing has seen yet, below which it is left out; 0 = the published "
-        "order of moves; empty = by quality.",
+        description="Part of a field of view that nothing has seen yet, below which it is left out (at the faces of a "
+        "sub-volume a quarter of it, unless `mirror` continues them); 0 = the published order of moves; empty = by "
+        "quality.",
     )
     join_share: JoinShare | None = Field(
         None,

@@ -169,8 +169,7 @@ class Canvas:
         chosen = self.options
         if chosen.min_unseen == 0:
             return FaceMaxMovement(seed, chosen.deltas, chosen.move)
-        least = math.ceil(chosen.min_unseen * math.prod(chosen.fov))
-        return UnseenFirstMovement(seed, chosen.deltas, chosen.move, self._unseen, least)
+        return UnseenFirstMovement(seed, chosen.deltas, chosen.move, self._unseen, self._least)
 
     def _unseen(self, position: ZYX) -> int:
         """Voxels of the field of view that have not been predicted; offers beyond the faces count those inside."""
@@ -178,6 +177,14 @@ class Canvas:
         high = tuple(p + r + 1 for p, r in zip(position, self.options.reach, strict=True))
         around = self.object_map[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
         return int(np.count_nonzero(np.isnan(around)))
+
+    def _least(self, position: ZYX) -> int:
+        """What has to be unseen; less where no later field of view could come from beyond."""
+        chosen = self.options
+        places = zip(position, self.image.shape, chosen.reach, chosen.deltas, strict=True)
+        at_face = any(p - r < d or n - r - 1 - p < d for p, n, r, d in places)
+        share = chosen.min_unseen_at_faces if at_face else chosen.min_unseen
+        return math.ceil(share * math.prod(chosen.fov))
 
     def _has_room(self, position: ZYX) -> bool:
         fits = all(r <= p < n - r for p, n, r in zip(position, self.image.shape, self.options.reach, strict=True))

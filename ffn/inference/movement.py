@@ -112,10 +112,17 @@ class UnseenFirstMovement(Movement):
     Args:
         seed, deltas, threshold: As for `Movement`.
         unseen: Voxels around a position that have not been predicted yet. It may only fall as the object grows.
-        least: Positions with fewer are left out; the seed is not.
+        least: With fewer than this many a position is left out; the seed is not.
     """
 
-    def __init__(self, seed: ZYX, deltas: ZYX, threshold: np.float32, unseen: Callable[[ZYX], int], least: int) -> None:
+    def __init__(
+        self,
+        seed: ZYX,
+        deltas: ZYX,
+        threshold: np.float32,
+        unseen: Callable[[ZYX], int],
+        least: Callable[[ZYX], int],
+    ) -> None:
         super().__init__(seed, deltas, threshold)
         self._unseen, self._least = unseen, least
         self._heap: list[tuple[int, int, ZYX]] = []
@@ -129,7 +136,7 @@ class UnseenFirstMovement(Movement):
             if self._cell(position) in self.done:
                 continue
             unseen = self._unseen(position)
-            if unseen < self._least and position != self.seed:
+            if unseen < self._least(position) and position != self.seed:
                 continue
             if unseen < -negative:
                 heapq.heappush(self._heap, (-unseen, number, position))

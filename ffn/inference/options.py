@@ -9,6 +9,10 @@ from ffn.geometry import ZYX
 from ffn.model.logits import logit
 from ffn.model.orientation import Orientation
 
+_AT_FACES = 0.25
+"""Of `min_unseen`, at the faces of a sub-volume that is not continued beyond them: what is not seen from there stays
+empty, as it is where a strip of 5 voxels is less than 0.15 of a field of view of 33."""
+
 
 @dataclass(frozen=True)
 class FloodOptions:
@@ -34,6 +38,8 @@ class FloodOptions:
     """Fraction of a prediction that must reach `move` before rejected voxels are held down; negative = never."""
     min_unseen: float = 0.0
     """Part of a field of view that has to be unseen, and what is most unseen goes first; 0 = the reference's order."""
+    min_unseen_at_faces: float = 0.0
+    """The same within a step of the outermost places where a field of view fits."""
     join_share: float = 1.0
     """Part of an object that has to lie in an earlier one for it to be a part of that; 1 = objects stay apart."""
 
@@ -50,6 +56,7 @@ class FloodOptions:
             min_boundary_dist=inference.min_boundary_dist,
             disco=inference.disco_seed_threshold,
             min_unseen=inference.least_unseen,
+            min_unseen_at_faces=inference.least_unseen * (1 if inference.mirror else _AT_FACES),
             join_share=inference.least_joined,
         )
 

@@ -25,6 +25,7 @@ from ffn.agglomeration.run import agglomerate, examine_pair
 from ffn.assembly.run import assemble
 from ffn.cli import main
 from ffn.config import parse_config
+from ffn.config.inference import LEAST_UNSEEN
 from ffn.errors import CheckpointError, ConfigError, DataError, StageError
 from ffn.evaluation.run import evaluate_run
 from ffn.exchange.folder import export_segmentation
@@ -219,7 +220,7 @@ def test_batches_do_not_show_in_the_files(run, network, batch_size, concurrent):
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"quality": "fast"}, r"inference\.least_unseen: there 0\.0, now 0\.15"),
+        ({"quality": "fast"}, rf"inference\.least_unseen: there 0\.0, now {LEAST_UNSEEN['fast']}"),
         ({"precision": "bfloat16"}, r"inference\.precision: there 'float32', now 'bfloat16'"),
         ({"passes": [{"move_threshold": 0.8}]}, r"inference\.move_threshold: there None, now 0\.8"),
     ],

@@ -7,8 +7,10 @@ import pytest
 from flooding import Batches, SmallNetwork, blobs, flooded, literal_flood, options
 from scipy import ndimage
 
+from ffn.config import Inference, Network
 from ffn.inference.canvas import COUNTERS, Canvas
 from ffn.inference.drive import drive
+from ffn.inference.options import FloodOptions
 from ffn.inference.probability import quantised
 
 VARIANTS = {
@@ -172,6 +174,22 @@ def test_first_come_first_served():
     assert (labels[:, :, 9:14] == 2).sum() == 9 * 9 * 5 - 1
     assert [segment.overlaps for segment in canvas.segments] == [(), ((1, 9 * 9 * 4),)]
     assert canvas.counters["voxels_overlapping"] == 9 * 9 * 4
+
+
+def test_less_has_to_be_unseen_at_the_faces():
+    chosen = options(min_unseen=0.5, min_unseen_at_faces=0.1)
+    canvas = Canvas(np.zeros((30, 30, 30), np.float32), chosen)
+    # A field of view reaches 4 voxels, and a step is 2: within 4 to 5 of a face nothing comes from beyond.
+    assert [canvas._least((15, 15, x)) for x in (4, 5, 6, 23, 24, 25)] == [73, 73, 365, 365, 73, 73]
+    flat = Canvas(np.zeros((1, 30, 30), np.float32), options(**VARIANTS["two-dimensional"], min_unseen=0.5))
+    assert flat._least((0, 15, 15)) == 41
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_mirrored_faces_are_none(mirror):
+    network = Network(depth=2, features=2, fov=(9, 9, 9), deltas=(2, 2, 2))
+    chosen = FloodOptions.of(network, Inference(min_unseen=0.4, mirror=mirror))
+    assert chosen.min_unseen_at_faces == (0.4 if mirror else 0.1)
 
 
 def test_given_segments_are_kept_and_counted_on_from():

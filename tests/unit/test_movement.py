@@ -108,7 +108,7 @@ def test_a_refused_position_is_not_done():
 
 
 def seeing(unseen, least=0):
-    return UnseenFirstMovement((0, 0, 0), (1, 1, 1), THRESHOLD, unseen.__getitem__, least)
+    return UnseenFirstMovement((0, 0, 0), (1, 1, 1), THRESHOLD, unseen.__getitem__, lambda _: least)
 
 
 def test_most_unseen_goes_first_and_of_equal_ones_the_earliest():
@@ -124,6 +124,15 @@ def test_what_is_seen_meanwhile_falls_back_and_below_the_least_it_is_left_out():
     movement.restore(list(places), [])
     places[0, 0, 3], places[0, 0, 1] = 11, 4
     assert [movement.pop(lambda _: True) for _ in range(4)] == [(0, 0, 2), (0, 0, 3), (0, 0, 0), None]
+
+
+def test_the_least_may_depend_on_the_place():
+    places = {(0, 0, n): 10 - n for n in range(6)}
+    movement = UnseenFirstMovement(
+        (0, 0, 0), (1, 1, 1), THRESHOLD, places.__getitem__, lambda position: 7 if position[2] < 5 else 2
+    )
+    movement.restore(list(places), [])
+    assert [movement.pop(lambda _: True) for _ in range(6)] == [(0, 0, n) for n in (0, 1, 2, 3, 5)] + [None]
 
 
 def test_the_order_does_not_depend_on_when_a_state_was_saved():
@@ -161,18 +170,18 @@ def test_the_order_does_not_depend_on_when_a_state_was_saved():
 def test_farther_faces_make_offers_too():
     logits = np.zeros((17, 17, 17), np.float32)
     logits[8, 8, 10], logits[8, 8, 13], logits[8, 8, 16] = 2, 3, 4
-    movement = UnseenFirstMovement((0, 0, 0), (2, 2, 2), THRESHOLD, lambda _: 1, 0)
+    movement = UnseenFirstMovement((0, 0, 0), (2, 2, 2), THRESHOLD, lambda _: 1, lambda _: 0)
     assert movement.pop(lambda _: True) == (0, 0, 0)
     movement.push(logits, (0, 0, 0))
     # At 2 and, halfway to the border at 8, at 5.
     assert movement.waiting() == [(0, 0, 2), (0, 0, 5)]
-    flat = UnseenFirstMovement((0, 0, 0), (0, 2, 2), THRESHOLD, lambda _: 1, 0)
+    flat = UnseenFirstMovement((0, 0, 0), (0, 2, 2), THRESHOLD, lambda _: 1, lambda _: 0)
     flat.push(np.full((1, 9, 9), 2, np.float32), (0, 0, 0))
     assert {z for z, _, _ in flat.waiting()} == {0}
 
 
 def test_the_seed_is_visited_however_much_has_to_be_unseen():
-    movement = UnseenFirstMovement((5, 5, 5), (2, 2, 2), THRESHOLD, unseen=lambda _: 728, least=729)
+    movement = UnseenFirstMovement((5, 5, 5), (2, 2, 2), THRESHOLD, unseen=lambda _: 728, least=lambda _: 729)
     assert movement.pop(lambda _: True) == (5, 5, 5)
     movement.push(prediction(at246=3), (5, 5, 5))
     assert movement.pop(lambda _: True) is None
