@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffn.geometry import Box
-from ffn.inference.subvolume import SEGMENTATION_FILE, write_labels
+from ffn.inference.results import SEGMENTATION_FILE, write_labels
 from ffn.stages import Stage
 
 _PERIOD = 64

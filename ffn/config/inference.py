@@ -86,7 +86,7 @@ class Inference(Section):
     min_unseen: Fraction | None = Field(
         None,
         description="Part of a field of view that nothing has seen yet, below which it is left out (at the faces of a "
-        "sub-volume a quarter of it, unless `mirror` continues them); 0 = the published order of moves; empty = by "
+        "sub-volume a third of it, unless `mirror` continues them); 0 = the published order of moves; empty = by "
         "quality.",
     )
     join_share: JoinShare | None = Field(

@@ -9,7 +9,7 @@ from ffn.geometry import ZYX
 from ffn.model.logits import logit
 from ffn.model.orientation import Orientation
 
-_AT_FACES = 0.25
+_AT_FACES = 1 / 3
 """Of `min_unseen`, at the faces of a sub-volume that is not continued beyond them: what is not seen from there stays
 empty, as it is where a strip of 5 voxels is less than 0.15 of a field of view of 33."""
 

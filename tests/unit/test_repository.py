@@ -324,3 +324,13 @@ def test_keys_for_those_who_come_from_google_ffn_exist() -> None:
 def test_the_two_commands_come_first_in_the_readme() -> None:
     found = [command for command in commands_in(ROOT / "README.md") if command]
     assert found[:2] == ["make demo", "make test"]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").rglob("*.py")), ids=lambda path: path.stem)
+def test_benchmarks_import_what_there_is(path):
+    # They are run by hand, so nothing else would notice that a name has moved.
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "ffn":
+            module = importlib.import_module(node.module)
+            for name in node.names:
+                assert hasattr(module, name.name) or importlib.util.find_spec(f"{node.module}.{name.name}")
