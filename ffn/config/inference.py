@@ -13,7 +13,7 @@ LEAST_UNSEEN: dict[Quality, float] = {"exact": 0.0, "balanced": 0.03, "fast": 0.
 """What `quality` means for `min_unseen`; measured in docs/quality.md."""
 JOIN_SHARE: dict[Quality, float] = {"exact": 1.0, "balanced": 0.6, "fast": 0.6}
 """What it means for `join_share`."""
-FEWER_FOVS: dict[Quality, float] = {"exact": 1.0, "balanced": 3.5, "fast": 6.5}
+FEWER_FOVS: dict[Quality, float] = {"exact": 1.0, "balanced": 3.1, "fast": 6.0}
 """How many times fewer fields of view that takes than exact with steps of a quarter of one; measured there too."""
 
 WITHOUT_EFFECT = frozenset(
