@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from ffn.files import write_json
 from ffn.geometry import Box
+from ffn.inference.canvas import Canvas
 from ffn.inference.joining import joined_ids
 from ffn.inference.scene import Scene
 from ffn.runs import ORIGINS, SEGMENTATION
@@ -37,8 +38,7 @@ STATE_FILE, LOCK_FILE = "state.npz", "lock"
 def write_results(output: Path, scene: Scene, timing: dict[str, float]) -> int:
     """Write all files of a sub-volume whose flood fill is finished; returns how many of its voxels have a segment."""
     canvas, framing, box = scene.canvas, scene.framing, scene.box
-    objects = ((segment.overlaps, segment.voxels) for segment in canvas.segments)
-    ids = joined_ids(objects, canvas.options.join_share, canvas.given)
+    ids = kept_ids(canvas)
     labels = ids[framing.labels(canvas.finished_labels())]
     write_labels(output / SEGMENTATION_FILE, labels, box, scene.voxel_size)
     if canvas.probability is not None:
@@ -66,6 +66,12 @@ def write_results(output: Path, scene: Scene, timing: dict[str, float]) -> int:
     write_json(output / "counters.json", dict(sorted(canvas.counters.items())))
     write_json(output / "timing.json", timing)
     return int(voxels[1:].sum())
+
+
+def kept_ids(canvas: Canvas) -> NDArray[np.uint64]:
+    """The id under which segmentation.h5 holds each segment of a finished canvas; see `joined_ids`."""
+    objects = ((segment.overlaps, segment.voxels) for segment in canvas.segments)
+    return joined_ids(objects, canvas.options.join_share, canvas.given)
 
 
 def write_labels(path: Path, labels: NDArray[np.unsignedinteger[Any]], box: Box, voxel_size: VoxelSize | None) -> None:

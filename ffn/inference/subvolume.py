@@ -16,7 +16,7 @@ from ffn.errors import DataError
 from ffn.files import remove
 from ffn.inference.canvas import Flood
 from ffn.inference.drive import drive, side_by_side
-from ffn.inference.results import LOCK_FILE, STATE_FILE, write_results
+from ffn.inference.results import LOCK_FILE, STATE_FILE, kept_ids, write_results
 from ffn.inference.scene import Scene
 from ffn.inference.state import restore_state, save_state
 from ffn.inference.tally import Tally, Throughput, TileTally
@@ -135,9 +135,10 @@ def _filled(tile: Tile, scene: Scene, stage: Stage, seeds: NDArray[np.int64], fi
     seconds, fovs = time.monotonic() - began, canvas.counters["fovs"] - fovs_before
     timing = {"fovs": fovs, "seconds": seconds, "fovs_per_s": fovs / max(seconds, 1e-9)}
     covered = write_results(tile.output, scene, timing)
-    stage.finish(segments=canvas.given + len(canvas.segments), fovs=canvas.counters["fovs"])
+    segments = len(np.unique(kept_ids(canvas))) - 1
+    stage.finish(segments=segments, fovs=canvas.counters["fovs"])
     log(
-        f"{tile.output}: {len(canvas.segments)} segments, {covered / scene.box.voxels:.1%} of the voxels, "
+        f"{tile.output}: {segments - canvas.given} segments, {covered / scene.box.voxels:.1%} of the voxels, "
         f"{canvas.counters['fovs']} FOVs, {timing['fovs_per_s']:.1f} FOVs/s"
     )
     if tile.seeds and len(canvas.segments) < len(tile.seeds):
