@@ -168,8 +168,8 @@ def _has_gpu() -> bool:
 def _on_cpu(precision: str) -> str:
     """What to build the network with so that oneDNN computes it in that precision, which it learns at the first use.
 
-    A network in bfloat16 is slow on CPUs. One in float32 whose convolutions may round their factors is as accurate
-    and, where the processor multiplies bfloat16 (AMX), nearly twice as fast as without.
+    A network in bfloat16 is slow on CPUs. One in float32 whose convolutions may round their factors is no less
+    accurate and, where the processor multiplies bfloat16 (AMX), nearly twice as fast as without.
     """
     # What the environment says about it does not count: float32 promises the same labels on every CPU.
     for variable in (_ROUNDING, "ONEDNN_DEFAULT_FPMATH_MODE"):

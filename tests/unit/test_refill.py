@@ -73,6 +73,14 @@ def test_quality_holds_for_fills_too(run):
     assert [record["joined"] for record in fast] == [record["joined"] for record in exact]
 
 
+def test_the_faces_of_a_fill_are_no_faces_of_the_volume(run):
+    # Mirrored faces of sub-volumes are none either, so that setting makes no difference here.
+    values = {"checkpoint": "unused", "min_unseen": 0.4}
+    inside, _ = refilled(run, 1, 1, inference=values)
+    mirrored, _ = refilled(run, 1, 1, inference={**values, "mirror": True})
+    assert inside == mirrored
+
+
 @pytest.mark.parametrize(
     ("network", "expected"),
     [
