@@ -25,7 +25,7 @@ import yaml
 from ffn.batches import Batch, cut
 from ffn.cluster.launch import launch_line
 from ffn.config import Config, Region
-from ffn.config.inference import JOINING
+from ffn.config.inference import OF_CONSENSUS
 from ffn.config.inference import WITHOUT_EFFECT as INFERENCE_WITHOUT_EFFECT
 from ffn.config.load import examine, report_of
 from ffn.errors import ConfigError
@@ -275,7 +275,7 @@ class Plan:
         """The same of flood filling: other votes do not submit the passes again."""
         keys = ("data.test", "data.voxel_size", "network", "inference")
         found = {key: _lookup(self._values, key) for key in keys}
-        found["inference"] = {name: value for name, value in found["inference"].items() if name not in JOINING}
+        found["inference"] = {name: value for name, value in found["inference"].items() if name not in OF_CONSENSUS}
         return json.dumps(found, sort_keys=True)
 
     # --- resources

@@ -21,7 +21,7 @@ WITHOUT_EFFECT = frozenset(
 )
 """Settings that change how fast or how safely sub-volumes are filled, but not what is found."""
 
-JOINING = frozenset({"consensus", "agreement", "split_min_size"})
+OF_CONSENSUS = frozenset({"consensus", "agreement", "split_min_size"})
 """Settings of what becomes of several passes: their flood fills do not depend on them."""
 
 

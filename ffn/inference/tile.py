@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ffn.config import Config
-from ffn.config.inference import JOINING, WITHOUT_EFFECT
+from ffn.config.inference import OF_CONSENSUS, WITHOUT_EFFECT
 from ffn.errors import GeometryError, StageError
 from ffn.files import only_one
 from ffn.geometry import ZYX, Box
@@ -18,7 +18,7 @@ from ffn.volumes import open_image
 
 _FREE = {
     *("checkpoint", "weights", "quality", "min_unseen", "join_share"),
-    *("subvolume_size", "subvolume_overlap", "passes", *JOINING),
+    *("subvolume_size", "subvolume_overlap", "passes", *OF_CONSENSUS),
 }
 """Settings that come in by another name, or only decide what happens to a finished sub-volume."""
 
