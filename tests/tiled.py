@@ -81,7 +81,7 @@ def found_pairs(tiles, min_voxels=100, block=(16, 16, 16)):
 
 def reassembled(folder, tiles, box, **rule):
     same = found_pairs(tiles, min_voxels=1)
-    return written(folder, tiles, tables_of(tiles.segments, same), box, **{"block": (16, 16, 16), **rule})
+    return written(folder, tiles, tables_of(tiles.largest_ids, same), box, **{"block": (16, 16, 16), **rule})
 
 
 def run_with_tiles(tmp_path, overlap=8, **rule):

@@ -106,7 +106,7 @@ class Bench:
 
     def __init__(self, job: Job, ids: IdTables | None = None) -> None:
         self.job = job
-        self.labels = OpenLabels(job.tiles, StoredIds(job.evidence, job.tiles.segments) if ids is None else ids)
+        self.labels = OpenLabels(job.tiles, StoredIds(job.evidence, job.tiles.largest_ids) if ids is None else ids)
 
     @cached_property
     def filling(self) -> Filling | None:

@@ -45,29 +45,29 @@ def load_part(path: Path) -> Equivalences:
         return Equivalences(*(columns[name] for name in Equivalences.columns()))
 
 
-def global_ids(segments: Sequence[int], parts: Iterable[Equivalences]) -> NDArray[np.uint64]:
+def global_ids(largest_ids: Sequence[int], parts: Iterable[Equivalences]) -> NDArray[np.uint64]:
     """The global id of every segment, uint64, one sub-volume after the other.
 
     Objects are the connected components of the equivalences, numbered 1..m without gaps by their first member in the
     order of sub-volumes and ids there, whatever the order of the equivalences.
 
     Args:
-        segments: How many segments each sub-volume has; their ids are 1..n.
+        largest_ids: Of each sub-volume; every id up to it counts as a segment.
         parts: Equivalences in any order.
     """
-    offsets: Column = np.concatenate([[0], np.cumsum(segments, dtype=np.int64)])
+    offsets: Column = np.concatenate([[0], np.cumsum(largest_ids, dtype=np.int64)])
     return numbered(smallest_members(int(offsets[-1]), (part.nodes(offsets) for part in parts)))
 
 
-def write_evidence(path: Path, segments: Sequence[int], parts: Sequence[Path]) -> None:
+def write_evidence(path: Path, largest_ids: Sequence[int], parts: Sequence[Path]) -> None:
     """Write `path`: a dataset for each column of the equivalences, and `ids`, the global id of every segment.
 
     Args:
         path: HDF5 file to make.
-        segments: How many segments each sub-volume has.
+        largest_ids: Of each sub-volume.
         parts: Files that `save_part` wrote, of which one is held at a time.
     """
-    ids = global_ids(segments, (load_part(part) for part in parts))
+    ids = global_ids(largest_ids, (load_part(part) for part in parts))
     with create_plain_hdf5(path) as file:
         columns = {
             name: file.create_dataset(

@@ -26,11 +26,13 @@ class SubVolumes:
 
     Attributes:
         segmented: Where they are.
+        segments: How many they have in all.
         digest: Of the settings that made them all.
         voxel_size: Nanometres zyx, or None.
     """
 
     segmented: Segmented
+    segments: int
     digest: str
     voxel_size: VoxelSize | None
 
@@ -42,7 +44,8 @@ def finished_tiles(config: Config, boxes: Sequence[Box]) -> SubVolumes:
     """
     folders = [RunPaths.of(config).tile(index) for index in range(len(boxes))]
     first: Finished | None = None
-    hashes, segments, problems = list[str](), list[int](), list[str]()
+    hashes, largest_ids, problems = list[str](), list[int](), list[str]()
+    segments = 0
     for index, (folder, box) in enumerate(zip(folders, boxes, strict=True)):
         try:
             record = _finished(config, index, folder, box, first)
@@ -52,7 +55,9 @@ def finished_tiles(config: Config, boxes: Sequence[Box]) -> SubVolumes:
         # Of many sub-volumes, all settings would be much to hold.
         first = first or record
         hashes.append(record.hash)
-        segments.append(record.facts["segments"])
+        segments += record.facts["segments"]
+        # Where nothing says otherwise, ids have no gaps.
+        largest_ids.append(record.facts.get("largest_id", record.facts["segments"]))
     if problems:
         raise StageError(report(problems, _bad(len(problems), boxes, config)))
     uris = [f"{folder / SEGMENTATION_FILE}:{LABELS}" for folder in folders]
@@ -65,7 +70,7 @@ def finished_tiles(config: Config, boxes: Sequence[Box]) -> SubVolumes:
     if problems:
         raise VolumeError(report(problems, _bad(len(problems), boxes, config)))
     digest = settings_hash({"hashes": hashes})
-    return SubVolumes(Segmented(boxes, uris, segments), digest, sizes[0])
+    return SubVolumes(Segmented(boxes, uris, largest_ids), segments, digest, sizes[0])
 
 
 def _bad(count: int, boxes: Sequence[Box], config: Config) -> str:

@@ -32,12 +32,12 @@ class StoredIds:
 
     Args:
         path: HDF5 with `ids` (uint64) of all segments, one sub-volume after the other.
-        segments: How many segments each sub-volume has.
+        largest_ids: Of each sub-volume.
     """
 
-    def __init__(self, path: Path, segments: Sequence[int]) -> None:
+    def __init__(self, path: Path, largest_ids: Sequence[int]) -> None:
         self._path = path
-        self._offsets = np.concatenate([[0], np.cumsum(segments, dtype=np.int64)])
+        self._offsets = np.concatenate([[0], np.cumsum(largest_ids, dtype=np.int64)])
 
     def __getitem__(self, number: int) -> NDArray[np.uint64]:
         with h5py.File(self._path, "r", locking=False) as file:
@@ -52,12 +52,12 @@ class Segmented:
     Attributes:
         boxes: In the common volume.
         uris: Of uint64 volumes as large as the boxes.
-        segments: How many segments each has; ids are 1..n.
+        largest_ids: Of each; there may be gaps below, where objects were joined.
     """
 
     boxes: Sequence[Box]
     uris: Sequence[str]
-    segments: Sequence[int]
+    largest_ids: Sequence[int]
 
     @cached_property
     def index(self) -> BoxIndex:
@@ -83,10 +83,10 @@ class OpenLabels:
         if len(self._volumes) > _HELD_OPEN:
             self._volumes.popitem(last=False)[1].close()
         labels = volume.read(box.relative_to(self.tiles.boxes[number].start))
-        if (largest := int(labels.max())) > self.tiles.segments[number]:
+        if (largest := int(labels.max())) > self.tiles.largest_ids[number]:
             raise VolumeError(
-                f"{volume.uri} holds the id {largest}, but done.json beside it counts {self.tiles.segments[number]} "
-                "segments: the two are not of one run. Delete that folder and run the inference again."
+                f"{volume.uri} holds the id {largest}, but ids up to {self.tiles.largest_ids[number]} by the done.json "
+                "beside it: the two are not of one run. Delete that folder and run the inference again."
             )
         return labels
 

@@ -45,7 +45,7 @@ def join_passes(config: Config, index: int) -> None:
     write_json(
         stage.folder / ORIGINS_FILE, [{"id": number, "voxels": int(n)} for number, n in enumerate(voxels) if number]
     )
-    stage.finish(segments=len(voxels) - 1)
+    stage.finish(segments=len(voxels) - 1, largest_id=len(voxels) - 1)
     log(f"{stage.folder}: {len(voxels) - 1} objects, {1 - voxels[0] / labels.size:.1%} of the voxels")
 
 

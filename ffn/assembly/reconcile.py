@@ -92,7 +92,7 @@ def count_pairs(labels: OpenLabels, tiles: tuple[int, int], shared: Box, block: 
     """
     keys, counts = np.empty(0, np.uint64), np.empty(0, np.int64)
     # Two ids in one number: what a segment id of the first is multiplied by.
-    base = np.uint64(labels.tiles.segments[tiles[1]] + 1)
+    base = np.uint64(labels.tiles.largest_ids[tiles[1]] + 1)
     # From the corner of the overlap, not on a grid of the volume: stored chunks are unpacked anew for each part.
     for part in blocks(Box.of_shape(shared.shape), block):
         a, b = (labels.local(tile, part.shifted(shared.start)).ravel() for tile in tiles)

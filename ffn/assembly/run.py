@@ -58,13 +58,14 @@ def assemble(config: Config) -> None:
         return
     with Workers(rule.workers or usable_cores(), partial(Bench, job)) as workers:
         _reconcile(job, workers)
-        pairs, count, joined = read_evidence(job.evidence, LISTED_PAIRS)
-        objects = write_segmentation(paths.assembled, job, workers, joined)
+        pairs, count, largest_id = read_evidence(job.evidence, LISTED_PAIRS)
+        objects = write_segmentation(paths.assembled, job, workers, largest_id)
+    unused = sum(job.tiles.largest_ids) - found.segments
     facts = {
         "tiles": len(boxes),
-        "segments_in_tiles": sum(job.tiles.segments),
+        "segments_in_tiles": found.segments,
         "equivalences": count,
-        "objects_in_tiles": joined,
+        "objects_in_tiles": largest_id - unused,
         "objects": objects,
     }
     thresholds = ("min_overlap_voxels", "min_overlap_fraction", "disconnected", "connectivity", "min_size")
@@ -74,7 +75,7 @@ def assemble(config: Config) -> None:
     )
     stage.finish(**facts)
     _clear(job)
-    log(f"{paths.assembled}: {objects} objects from {sum(job.tiles.segments)} segments in {len(boxes)} sub-volumes")
+    log(f"{paths.assembled}: {objects} objects from {found.segments} segments in {len(boxes)} sub-volumes")
 
 
 def _reconcile(job: Job, workers: Workers[Bench]) -> None:
@@ -88,7 +89,7 @@ def _reconcile(job: Job, workers: Workers[Bench]) -> None:
             for found in workers.results(count_group, missing):
                 count += found
                 progress.advance(1, f"{count} equivalences")
-        write_evidence(job.evidence, job.tiles.segments, parts)
+        write_evidence(job.evidence, job.tiles.largest_ids, parts)
     remove(job.parts)
 
 

@@ -135,8 +135,9 @@ def _filled(tile: Tile, scene: Scene, stage: Stage, seeds: NDArray[np.int64], fi
     seconds, fovs = time.monotonic() - began, canvas.counters["fovs"] - fovs_before
     timing = {"fovs": fovs, "seconds": seconds, "fovs_per_s": fovs / max(seconds, 1e-9)}
     covered = write_results(tile.output, scene, timing)
-    segments = len(np.unique(kept_ids(canvas))) - 1
-    stage.finish(segments=segments, fovs=canvas.counters["fovs"])
+    kept = np.unique(kept_ids(canvas))
+    segments = len(kept) - 1
+    stage.finish(segments=segments, largest_id=int(kept[-1]), fovs=canvas.counters["fovs"])
     log(
         f"{tile.output}: {segments - canvas.given} segments, {covered / scene.box.voxels:.1%} of the voxels, "
         f"{canvas.counters['fovs']} FOVs, {timing['fovs_per_s']:.1f} FOVs/s"

@@ -426,7 +426,7 @@ def test_labels_of_another_run(tmp_path):
     record = json.loads(marker.read_text())
     marker.unlink()
     Stage(marker.parent, record["settings"]).finish(segments=2)
-    with pytest.raises(VolumeError, match=r"tile-0003.* holds the id \d+, but done\.json beside it counts 2 segments"):
+    with pytest.raises(VolumeError, match=r"tile-0003.* holds the id \d+, but ids up to 2 by the done\.json"):
         assemble(config)
 
 
