@@ -99,6 +99,7 @@ np.save(sys.argv[3], executor(*np.load(sys.argv[3])))
 """
 
 
+@pytest.mark.slow
 def test_precision_decides_about_rounding_and_the_environment_does_not(tmp_path):
     # In processes of their own: oneDNN decides at its first convolution.
     network = Network(depth=2, features=32, fov=(17, 17, 17), deltas=(4, 4, 4))

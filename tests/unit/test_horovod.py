@@ -70,15 +70,15 @@ def test_two_ranks_equal_one_rank_with_both_shards(folder: Path, optimizer: str)
 
 
 @needs_horovod
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("workers", "training", "augmentation"),
     [
         (2, {"accumulate": 2, "rate_scaling": "sqrt", "ema": 0.9, "warmup_steps": 3}, {}),
-        pytest.param(
+        (
             3,
             {"optimizer": "lamb", "gradient_clip": None, "gradient_clip_norm": 0.01, "rate_scaling": "auto"},
             {"brightness": 0.5, "missing_section": 0.3, "elastic": 0.3},
-            marks=pytest.mark.slow,
         ),
     ],
 )

@@ -121,6 +121,7 @@ def test_the_clock_of_waiting() -> None:
         assert waiting.seconds(1e12) < 0
 
 
+@pytest.mark.slow
 def test_a_rank_that_works_on_is_left_alone(tmp_path: Path) -> None:
     """Many short waits are not a long one."""
     waiting, told = waiting_rank(), []
