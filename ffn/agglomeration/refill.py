@@ -10,6 +10,7 @@ All fills that run side by side share the batches of the network (`ffn.inference
 own looks only, so the records are the same whatever the batch size.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from functools import cache, partial
@@ -19,7 +20,7 @@ import numpy as np
 
 from ffn.agglomeration.pairs import Pair, network_voxel
 from ffn.agglomeration.resegment import Resegmentation, Scene, resegment
-from ffn.agglomeration.score import scores_of, verdict_of
+from ffn.agglomeration.score import scores_of, verdict_of, withheld
 from ffn.config import Config
 from ffn.geometry import ZYX, Box
 from ffn.inference.canvas import Flood
@@ -48,6 +49,8 @@ class Refill:
         self._options = replace(options, min_unseen_at_faces=options.min_unseen)
         self._mean, self._stddev = np.float32(config.network.image_mean), np.float32(config.network.image_stddev)
         self._factors = config.network.downsample
+        most = config.agglomeration.max_smaller_segment
+        self._largest = None if most is None else most * math.prod(self._factors)
         self._image = coarsen(image, self._factors, labels=False)
         self._labels = coarsen(labels, self._factors, labels=True)
         self._voxel_size = coarse_voxel_size(voxel_size, self._factors) or voxel_size
@@ -87,10 +90,11 @@ class Refill:
         region = scene.around(scene.point, self._radii.compared)
         here = scene.labels[region]
         scores = scores_of(a, b, here == point.a, here == point.b)
+        verdict = verdict_of(a, b, scores, self._settings)
         return {
             "a": point.a,
             "b": point.b,
-            **asdict(verdict_of(a, b, scores, self._settings)),
+            **asdict(withheld(verdict, min(pair.voxels_a, pair.voxels_b), self._largest)),
             "zyx": list(point.zyx),
             "distance_nm": point.distance_nm,
             "voxels_a": pair.voxels_a,

@@ -8,6 +8,8 @@
 They are joined if iou and all four parts are above their thresholds, one of the two fills deleted little, and both
 segments came back. How clearly that is so is the *margin*: the distance of the worst value to its threshold, from -1
 (as far below as possible) over 0 (on it) to 1.
+
+The larger the two, the more a mistake costs; so large ones can be left to a proofreader.
 """
 
 from dataclasses import dataclass
@@ -40,7 +42,8 @@ class Verdict:
 
     Attributes:
         joined: Whether the two are one.
-        reason: The value that decided: the worst one. `no_seed_a` or `no_seed_b` where nothing could be filled.
+        reason: The value that decided: the worst one. `no_seed_a` or `no_seed_b` where nothing could be filled,
+            `max_smaller_segment` where the scores would join the two but both are too large for that.
         margin: Its distance to its threshold, -1 to 1; the nearer to 0, the more doubtful.
     """
 
@@ -84,6 +87,16 @@ def verdict_of(a: Resegmentation, b: Resegmentation, scores: Scores, settings: A
     found.append(("deleted", max(1 - deleted / settings.max_deleted, -1.0), deleted < settings.max_deleted))
     reason, margin, _ = min(found, key=lambda entry: (entry[1], entry[2]))
     return Verdict(all(passes for *_, passes in found), reason, margin)
+
+
+def withheld(verdict: Verdict, smaller: int, most: int | None) -> Verdict:
+    """The verdict where the smaller of two segments may have at most `most` voxels; None = any number.
+
+    Two that are too large to be joined are as doubtful as can be.
+    """
+    if not verdict.joined or most is None or smaller <= most:
+        return verdict
+    return Verdict(False, "max_smaller_segment", 0.0)
 
 
 def _margin(value: float, threshold: float) -> float:

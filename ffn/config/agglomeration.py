@@ -34,6 +34,11 @@ class Agglomeration(Section):
         40.0, description="Segments are extended by this much; those that meet then are candidates."
     )
     min_segment_size: Positive = Field(1000, description="Smaller segments are never joined.")
+    max_smaller_segment: Positive | None = Field(
+        None,
+        description="Two segments that are both larger are not joined, whatever their scores; those that would be come "
+        "first in the list for a proofreader. Empty = no limit.",
+    )
     max_pairs: Positive | None = Field(
         10_000, description="Candidates that are tried at most, those that are nearest first; empty = all."
     )

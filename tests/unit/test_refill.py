@@ -73,6 +73,18 @@ def test_quality_holds_for_fills_too(run):
     assert [record["joined"] for record in fast] == [record["joined"] for record in exact]
 
 
+def test_large_segments_are_not_joined(run):
+    expected, _ = refilled(run, 1, 1)
+    smaller = [min(record["voxels_a"], record["voxels_b"]) for record in expected if record["joined"]]
+    assert smaller
+    settings = rods.values(run)["agglomeration"]
+    found, _ = refilled(run, 1, 1, agglomeration={**settings, "max_smaller_segment": min(smaller) - 1})
+    withheld = {"joined": False, "reason": "max_smaller_segment", "margin": 0.0}
+    assert found == [{**record, **(withheld if record["joined"] else {})} for record in expected]
+    same, _ = refilled(run, 1, 1, agglomeration={**settings, "max_smaller_segment": max(smaller)})
+    assert same == expected
+
+
 def test_the_faces_of_a_fill_are_no_faces_of_the_volume(run):
     # Mirrored faces of sub-volumes are none either, so that setting makes no difference here.
     values = {"checkpoint": "unused", "min_unseen": 0.4}

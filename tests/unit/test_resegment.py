@@ -8,7 +8,7 @@ from flooding import ConnectedNetwork, options
 
 from ffn.agglomeration.flood import flood
 from ffn.agglomeration.resegment import Resegmentation, Scene, resegment
-from ffn.agglomeration.score import Scores, scores_of, verdict_of
+from ffn.agglomeration.score import Scores, Verdict, scores_of, verdict_of, withheld
 from ffn.config import Agglomeration, Radii
 from ffn.model.logits import logit
 
@@ -185,6 +185,14 @@ def test_merge_rule(change, joined, reason):
     verdict = verdict_of(fill, fill, replace(GOOD, **change), SETTINGS)
     assert (verdict.joined, verdict.reason) == (joined, reason)
     assert (verdict.margin > 0) == joined or verdict.margin == 0
+
+
+def test_two_large_segments_are_left_to_a_proofreader():
+    joined, apart = Verdict(True, "iou", 0.7), Verdict(False, "iou", -0.7)
+    assert [withheld(joined, voxels, 100) for voxels in (99, 100)] == [joined] * 2
+    assert withheld(joined, 10**9, None) == joined
+    assert withheld(joined, 101, 100) == Verdict(False, "max_smaller_segment", 0.0)
+    assert withheld(apart, 101, 100) == apart
 
 
 def test_margin_is_a_part_of_what_is_possible():
