@@ -83,7 +83,8 @@ def _finished(config: Config, index: int, folder: Path, box: Box, first: Finishe
     command = f"ffn {'consensus' if several else 'infer'} --config FILE --tile {index}"
     again = f"Delete {folder} and run `{command}` again."
     record = finished(folder, box, what, command, _expected(config, index, box))
-    if not isinstance(record.facts.get("segments"), int):
+    segments = record.facts.get("segments")
+    if not isinstance(segments, int) or not isinstance(record.facts.get("largest_id", segments), int):
         raise StageError(f"{folder / 'done.json'} does not say how many segments there are. Run `{command}` again.")
     _require_passes(config, index, box, record, what, again)
     if first is not None and (unlike := differences(_common(first.settings), _common(record.settings))):

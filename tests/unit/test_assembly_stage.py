@@ -430,6 +430,15 @@ def test_labels_of_another_run(tmp_path):
         assemble(config)
 
 
+@pytest.mark.parametrize("facts", [{}, {"segments": "9"}, {"segments": 9, "largest_id": "9"}])
+def test_a_marker_that_counts_nothing(tmp_path, facts):
+    config, _, infer = run_with_tiles(tmp_path)
+    marker = infer / "tile-0003" / "done.json"
+    marker.write_text(json.dumps({**json.loads(marker.read_text()), "facts": facts}))
+    with pytest.raises(StageError, match=r"tile-0003/done\.json does not say how many segments there are"):
+        assemble(config)
+
+
 def test_a_broken_marker(tmp_path):
     config, _, infer = run_with_tiles(tmp_path)
     (infer / "tile-0001" / "done.json").write_text("{")
