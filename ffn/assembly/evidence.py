@@ -84,11 +84,11 @@ def write_evidence(path: Path, largest_ids: Sequence[int], parts: Sequence[Path]
 
 
 def read_evidence(path: Path, most: int) -> tuple[Equivalences, int, int]:
-    """The first equivalences of a file, how many there are, and how many objects follow from them."""
+    """The first equivalences of a file, how many there are, and the largest global id."""
     with h5py.File(path, "r", locking=False) as file:
         found = Equivalences(*(file[name][:most] for name in Equivalences.columns()))
-        objects = max((int(ids.max()) for ids in _slices(file["ids"])), default=0)
-        return found, len(file["common"]), objects
+        largest_id = max((int(ids.max()) for ids in _slices(file["ids"])), default=0)
+        return found, len(file["common"]), largest_id
 
 
 def _slices(data: h5py.Dataset) -> Iterator[NDArray[np.uint64]]:
