@@ -38,7 +38,10 @@ from ffn.runs import RunPaths, checkpoint_prefix, image_uri
 from ffn.stages import Stage, done_digest
 from ffn.volumes import Volume, VoxelSize, open_image, open_labels
 
-_INFERENCE = ("segment_threshold", "move_threshold", "deltas", "disco_seed_threshold", "least_unseen", "precision")
+_INFERENCE = (
+    *("segment_threshold", "move_threshold", "deltas", "disco_seed_threshold"),
+    *("least_unseen", "offers_compared", "precision"),
+)
 _RADII = ("radius", "analysis_radius", "exclusion_radius")
 
 

@@ -9,11 +9,13 @@ from ffn.config.masks import Mask, ShiftMask
 from ffn.config.seeds import SeedPolicies
 
 Quality = Literal["exact", "balanced", "fast"]
-LEAST_UNSEEN: dict[Quality, float] = {"exact": 0.0, "balanced": 0.03, "fast": 0.18}
+LEAST_UNSEEN: dict[Quality, float] = {"exact": 0.0, "balanced": 0.2, "fast": 0.31}
 """What `quality` means for `min_unseen`; measured in docs/quality.md."""
+OFFERS_COMPARED: dict[Quality, int] = {"exact": 1, "balanced": 1, "fast": 4}
+"""Of how many offers the one that would show most goes first."""
 JOIN_SHARE: dict[Quality, float] = {"exact": 1.0, "balanced": 0.6, "fast": 0.6}
 """What it means for `join_share`."""
-FEWER_FOVS: dict[Quality, float] = {"exact": 1.0, "balanced": 3.1, "fast": 6.0}
+FEWER_FOVS: dict[Quality, float] = {"exact": 1.0, "balanced": 3.6, "fast": 6.0}
 """How many times fewer fields of view that takes than exact with steps of a quarter of one; measured there too."""
 
 WITHOUT_EFFECT = frozenset(
@@ -80,14 +82,14 @@ class Inference(Section):
     quality: Quality = Field(
         "exact",
         description="exact = as the published FFN, voxel for voxel; the others take less than a third, and a sixth, of "
-        "the fields of view: they go first where most is unseen, leave out what would show little, and give objects "
-        "that mostly lie in an earlier one to that.",
+        "the fields of view: they leave out what would show little that is new, and give objects that mostly lie in an "
+        "earlier one to that.",
     )
     min_unseen: Fraction | None = Field(
         None,
         description="Part of a field of view that nothing has seen yet, below which it is left out (at the faces of a "
-        "sub-volume a third of it, unless `mirror` continues them); 0 = the published order of moves; empty = by "
-        "quality.",
+        "sub-volume a third of it, unless `mirror` continues them); 0 = all are visited, as in the published "
+        "algorithm; empty = by quality.",
     )
     join_share: JoinShare | None = Field(
         None,
@@ -178,6 +180,11 @@ class Inference(Section):
     def least_unseen(self) -> float:
         """`min_unseen`, given or by quality."""
         return LEAST_UNSEEN[self.quality] if self.min_unseen is None else self.min_unseen
+
+    @property
+    def offers_compared(self) -> int:
+        """Of how many offers the one that would show most goes first."""
+        return OFFERS_COMPARED[self.quality]
 
     @property
     def least_joined(self) -> float:

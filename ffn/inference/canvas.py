@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from ffn.geometry import ZYX
 from ffn.inference.fine import FineLabels
 from ffn.inference.joining import Overlaps, part_of
-from ffn.inference.movement import FaceMaxMovement, Movement, UnseenFirstMovement
+from ffn.inference.movement import FaceMaxMovement, Movement, UnseenMovement
 from ffn.inference.options import FloodOptions
 from ffn.inference.probability import quantised
 
@@ -165,11 +165,11 @@ class Canvas:
         return Growth(seed, self.movement(seed), low=seed, high=seed)
 
     def movement(self, seed: ZYX) -> Movement:
-        """How the object of a seed will be followed: the reference's way, or by what is still unseen."""
+        """How the object of a seed will be followed: the reference's way, or only where enough is unseen."""
         chosen = self.options
         if chosen.min_unseen == 0:
             return FaceMaxMovement(seed, chosen.deltas, chosen.move)
-        return UnseenFirstMovement(seed, chosen.deltas, chosen.move, self._unseen, self._least)
+        return UnseenMovement(seed, chosen.deltas, chosen.move, self._unseen, self._least, chosen.offers_compared)
 
     def _unseen(self, position: ZYX) -> int:
         """Voxels of the field of view that have not been predicted; offers beyond the faces count those inside."""

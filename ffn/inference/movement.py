@@ -8,17 +8,19 @@ After a prediction at P the six faces of the box P +- deltas are looked at:
         |         *      places already predicted (to within a delta) are skipped when their turn comes
         +--*------+
 
-Offers wait in one of two orders:
+Offers wait in a queue, those of one prediction the highest first, and are taken
 
-- `FaceMaxMovement`, the reference's policy: at the end of a queue, the highest first.
-- `UnseenFirstMovement`: most of what is to be seen first. Steps of a delta overlap by three quarters, and half of the
-  fields of view see less than 2 % that no other saw before; these bring 4 % of the voxels (measured with the published
-  FIB-25 network). Going first where most is unseen makes the steps large by itself, small ones remain where objects are
-  thin or winding, and what would show less than a given share is left out. With fewer looks there are fewer offers, so
-  the faces halfway between P +- deltas and the border of the field of view make some too.
+- by `FaceMaxMovement`, the reference's policy, all of them;
+- by `UnseenMovement`, where enough of the field of view has not been seen yet. Steps of a delta overlap by three
+  quarters, and half of the fields of view see less than 2 % that no other saw before; these bring 4 % of the voxels
+  (measured with the published FIB-25 network). With fewer looks there are fewer offers, so the faces halfway between
+  P +- deltas and the border of the field of view make some too.
+
+The order is the same, and it matters: an object that grows evenly sees each place from several sides, with what it has
+found already around it. Going first where most is unseen takes still fewer looks, but runs ahead of its own context,
+and joins neurons. Where looks are to be few, the choice is among the next few offers only (docs/quality.md).
 """
 
-import heapq
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -106,13 +108,14 @@ class FaceMaxMovement(Movement):
         self._queue.clear()
 
 
-class UnseenFirstMovement(Movement):
-    """The position whose field of view shows most that was never seen goes first; of equal ones the earliest offer.
+class UnseenMovement(FaceMaxMovement):
+    """Offers from where little is new to see are left out; of the next few the one that shows most goes first.
 
     Args:
         seed, deltas, threshold: As for `Movement`.
-        unseen: Voxels around a position that have not been predicted yet. It may only fall as the object grows.
+        unseen: Voxels around a position that have not been predicted yet.
         least: With fewer than this many a position is left out; the seed is not.
+        compared: Of how many offers the one with most unseen goes first, of equal ones the earliest.
     """
 
     def __init__(
@@ -122,39 +125,25 @@ class UnseenFirstMovement(Movement):
         threshold: np.float32,
         unseen: Callable[[ZYX], int],
         least: Callable[[ZYX], int],
+        compared: int = 1,
     ) -> None:
         super().__init__(seed, deltas, threshold)
-        self._unseen, self._least = unseen, least
-        self._heap: list[tuple[int, int, ZYX]] = []
-        self._offers = 0
-        self._offer([seed])
+        self._unseen, self._least, self._compared = unseen, least, compared
 
     def pop(self, is_valid: Callable[[ZYX], bool]) -> ZYX | None:
-        # Numbers in the heap may be out of date, but only too high: what comes first and is up to date is the maximum.
-        while self._heap:
-            negative, number, position = heapq.heappop(self._heap)
-            if self._cell(position) in self.done:
-                continue
-            unseen = self._unseen(position)
-            if unseen < self._least(position) and position != self.seed:
-                continue
-            if unseen < -negative:
-                heapq.heappush(self._heap, (-unseen, number, position))
-            elif is_valid(position):
-                return position
-        return None
+        foremost: list[ZYX] = []
+        while len(foremost) < self._compared:
+            position = super().pop(lambda position: self._is_worth(position) and is_valid(position))
+            if position is None:
+                break
+            foremost.append(position)
+        best = max(foremost, key=self._unseen, default=None)
+        self._queue.extendleft(position for position in reversed(foremost) if position != best)
+        return best
+
+    def _is_worth(self, position: ZYX) -> bool:
+        return position == self.seed or self._unseen(position) >= self._least(position)
 
     def _moves(self, logits: NDArray[np.float32]) -> list[ZYX]:
         z, y, x = (d and (d + n // 2) // 2 for d, n in zip(self._deltas, logits.shape, strict=True))
         return super()._moves(logits) + face_moves(logits, (z, y, x), self._threshold)
-
-    def waiting(self) -> list[ZYX]:
-        return [position for _, position in sorted((number, position) for _, number, position in self._heap)]
-
-    def _offer(self, positions: Iterable[ZYX]) -> None:
-        for position in positions:
-            heapq.heappush(self._heap, (-self._unseen(position), self._offers, position))
-            self._offers += 1
-
-    def _clear(self) -> None:
-        self._heap.clear()

@@ -37,9 +37,11 @@ class FloodOptions:
     disco: float
     """Fraction of a prediction that must reach `move` before rejected voxels are held down; negative = never."""
     min_unseen: float = 0.0
-    """Part of a field of view that has to be unseen, and what is most unseen goes first; 0 = the reference's order."""
+    """Part of a field of view that has to be unseen; 0 = the reference's policy."""
     min_unseen_at_faces: float = 0.0
     """The same within a step of the outermost places where a field of view fits."""
+    offers_compared: int = 1
+    """Of this many offers the one that would show most goes first, where some are left out."""
     join_share: float = 1.0
     """Part of an object that has to lie in an earlier one for it to be a part of that; 1 = objects stay apart."""
 
@@ -57,6 +59,7 @@ class FloodOptions:
             disco=inference.disco_seed_threshold,
             min_unseen=inference.least_unseen,
             min_unseen_at_faces=inference.least_unseen * (1 if inference.mirror else _AT_FACES),
+            offers_compared=inference.offers_compared,
             join_share=inference.least_joined,
         )
 

@@ -74,6 +74,7 @@ class Tile:
             "inference": {
                 **{key: value for key, value in inference.model_dump().items() if key not in ignored},
                 "least_unseen": inference.least_unseen,
+                "offers_compared": inference.offers_compared,
                 "least_joined": inference.least_joined,
             },
         }

@@ -120,7 +120,7 @@ def _published_work(config: Config) -> Work:
     scale = PUBLISHED_STEP / step
     basis = "scaled by deltas and downsample"
     if inference.least_unseen:
-        # What is most unseen goes first, so it takes fields of view by their size rather than by the steps offered.
+        # Places are left out by what is unseen of a field of view, so its size counts rather than the steps offered.
         scale = min(scale, PUBLISHED_FOV / prod(network.fov) / _fewer(inference.least_unseen))
         basis = "scaled by quality, deltas and downsample"
     scaled = PUBLISHED_FOVS / PUBLISHED_VOXELS * scale / prod(network.downsample)

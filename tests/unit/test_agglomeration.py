@@ -221,6 +221,7 @@ def test_batches_do_not_show_in_the_files(run, network, batch_size, concurrent):
     ("change", "problem"),
     [
         ({"quality": "fast"}, rf"inference\.least_unseen: there 0\.0, now {LEAST_UNSEEN['fast']}"),
+        ({"quality": "fast", "min_unseen": 0}, r"inference\.offers_compared: there 1, now 4"),
         ({"precision": "bfloat16"}, r"inference\.precision: there 'float32', now 'bfloat16'"),
         ({"passes": [{"move_threshold": 0.8}]}, r"inference\.move_threshold: there None, now 0\.8"),
     ],

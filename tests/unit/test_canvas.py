@@ -185,6 +185,15 @@ def test_less_has_to_be_unseen_at_the_faces():
     assert flat._least((0, 15, 15)) == 41
 
 
+@pytest.mark.parametrize(("compared", "first"), [(1, (15, 15, 13)), (2, (15, 15, 21)), (3, (23, 15, 15))])
+def test_of_the_next_offers_the_one_that_shows_most_goes_first(compared, first):
+    canvas = Canvas(np.zeros((30, 30, 30), np.float32), options(min_unseen=0.1, offers_compared=compared))
+    canvas.object_map[canvas.box_around((15, 15, 15), (15, 15, 15))] = 3
+    movement = canvas.movement((15, 15, 15))
+    movement.restore([(15, 15, 13), (15, 15, 21), (23, 15, 15)], [])
+    assert movement.pop(lambda _: True) == first
+
+
 @pytest.mark.parametrize("mirror", [False, True])
 def test_mirrored_faces_are_none(mirror):
     network = Network(depth=2, features=2, fov=(9, 9, 9), deltas=(2, 2, 2))

@@ -10,7 +10,7 @@ import yaml
 from ffn.cli import main
 from ffn.config import Config, load_config, parse_config
 from ffn.config.docs import schema_text, table_text
-from ffn.config.inference import JOIN_SHARE, LEAST_UNSEEN
+from ffn.config.inference import JOIN_SHARE, LEAST_UNSEEN, OFFERS_COMPARED
 from ffn.config.seeds import SEED_POLICIES, PolicyGrid3d, PolicyPeaks
 from ffn.errors import ConfigError
 
@@ -287,13 +287,6 @@ def test_default_configuration_of_the_catalog_is_the_default():
     assert (ROOT / "config" / "config.yaml").read_text() == (ROOT / "config.yaml").read_text()
 
 
-def test_the_guide_says_what_each_quality_leaves_out():
-    guide = (ROOT / "docs" / "guides" / "inference.md").read_text(encoding="utf-8")
-    for quality in ("balanced", "fast"):
-        row = next(line for line in guide.splitlines() if line.startswith(f"| `{quality}` |"))
-        assert f" {LEAST_UNSEEN[quality]:.0%} ".replace("%", " %") in row.replace("|", " ")
-
-
 def test_passes_are_a_number_or_a_list_of_differences():
     values = {**GOOD, "inference": {"checkpoint": "here", "quality": "balanced"}}
 
@@ -316,6 +309,7 @@ def test_passes_are_a_number_or_a_list_of_differences():
     config = parsed([{}, {"quality": "fast"}, {"quality": "exact", "join_share": 0.7}])
     of_passes = [config.of_pass(number).inference for number in range(3)]
     assert [one.least_unseen for one in of_passes] == [0.5, LEAST_UNSEEN["fast"], 0]
+    assert [one.offers_compared for one in of_passes] == [OFFERS_COMPARED["balanced"], OFFERS_COMPARED["fast"], 1]
     assert [one.least_joined for one in of_passes] == [0.9, JOIN_SHARE["fast"], 0.7]
 
 
@@ -351,5 +345,6 @@ def test_the_guide_says_what_quality_means():
     for name in ("balanced", "fast"):
         row = next(line for line in guide.splitlines() if line.startswith(f"| `{name}` |"))
         assert re.findall(r"(\d+) %", row) == [f"{100 * LEAST_UNSEEN[name]:.0f}"]
+        assert (OFFERS_COMPARED[name] > 1) == (f"of the next {OFFERS_COMPARED[name]} offers" in row)
         assert f"in which {JOIN_SHARE[name]:.0%} of it lie".replace("%", " %") in guide
     assert JOIN_SHARE["exact"] == 1

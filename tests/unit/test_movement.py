@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ffn.inference.movement import FaceMaxMovement, UnseenFirstMovement
+from ffn.inference.movement import FaceMaxMovement, UnseenMovement
 from ffn.model.faces import face_moves
 
 THRESHOLD = np.float32(1.0)
@@ -108,80 +108,76 @@ def test_a_refused_position_is_not_done():
 
 
 def seeing(unseen, least=0):
-    return UnseenFirstMovement((0, 0, 0), (1, 1, 1), THRESHOLD, unseen.__getitem__, lambda _: least)
+    return UnseenMovement((0, 0, 0), (1, 1, 1), THRESHOLD, unseen.__getitem__, lambda _: least)
 
 
-def test_most_unseen_goes_first_and_of_equal_ones_the_earliest():
-    places = {(0, 0, n): count for n, count in enumerate([9, 3, 5, 5, 7])}
-    movement = seeing(places)
-    movement.restore(list(places), [])
-    assert [movement.pop(lambda _: True) for _ in range(6)] == [(0, 0, n) for n in (0, 4, 2, 3, 1)] + [None]
-
-
-def test_what_is_seen_meanwhile_falls_back_and_below_the_least_it_is_left_out():
-    places = {(0, 0, n): 10 + n for n in range(4)}
+def test_offers_keep_their_order_and_little_unseen_is_left_out():
+    places = {(0, 0, n): count for n, count in enumerate([9, 3, 5, 4, 7])}
     movement = seeing(places, least=5)
     movement.restore(list(places), [])
-    places[0, 0, 3], places[0, 0, 1] = 11, 4
-    assert [movement.pop(lambda _: True) for _ in range(4)] == [(0, 0, 2), (0, 0, 3), (0, 0, 0), None]
+    assert [movement.pop(lambda _: True) for _ in range(4)] == [(0, 0, n) for n in (0, 2, 4)] + [None]
+
+
+def test_what_counts_is_what_is_unseen_when_its_turn_comes():
+    places = {(0, 0, n): 10 for n in range(4)}
+    movement = seeing(places, least=5)
+    movement.restore(list(places), [])
+    assert movement.pop(lambda _: True) == (0, 0, 0)
+    places[0, 0, 1] = 4
+    assert [movement.pop(lambda _: True) for _ in range(3)] == [(0, 0, 2), (0, 0, 3), None]
+
+
+def test_what_is_left_out_is_not_asked_for():
+    movement = seeing({(0, 0, 1): 1, (0, 0, 2): 2}, least=2)
+    movement.restore([(0, 0, 1), (0, 0, 2)], [])
+    asked = []
+    assert movement.pop(lambda position: asked.append(position)) is None
+    assert asked == [(0, 0, 2)]
+
+
+def test_of_the_next_offers_the_one_that_shows_most_goes_first_and_of_equal_ones_the_earliest():
+    places = {(0, 0, n): count for n, count in enumerate([5, 7, 6, 7, 9, 8, 1])}
+    movement = UnseenMovement((0, 0, 0), (1, 1, 1), THRESHOLD, places.__getitem__, least=lambda _: 2, compared=3)
+    movement.restore(list(places), [])
+    order = []
+    while (position := movement.pop(lambda _: True)) is not None:
+        order.append(position[2])
+        movement.done.add(movement._cell(position))
+    assert order == [1, 3, 4, 5, 2, 0]
+
+
+def test_offers_that_were_compared_and_not_taken_keep_their_places():
+    places = {(0, 0, n): n for n in range(6)}
+    movement = UnseenMovement((9, 9, 9), (1, 1, 1), THRESHOLD, places.__getitem__, lambda _: 0, compared=3)
+    movement.restore(list(places), [])
+    assert movement.pop(lambda position: position != (0, 0, 1)) == (0, 0, 3)
+    assert movement.waiting() == [(0, 0, n) for n in (0, 2, 4, 5)]
 
 
 def test_the_least_may_depend_on_the_place():
     places = {(0, 0, n): 10 - n for n in range(6)}
-    movement = UnseenFirstMovement(
+    movement = UnseenMovement(
         (0, 0, 0), (1, 1, 1), THRESHOLD, places.__getitem__, lambda position: 7 if position[2] < 5 else 2
     )
     movement.restore(list(places), [])
     assert [movement.pop(lambda _: True) for _ in range(6)] == [(0, 0, n) for n in (0, 1, 2, 3, 5)] + [None]
 
 
-def test_the_order_does_not_depend_on_when_a_state_was_saved():
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        places = {(0, 0, n): int(count) for n, count in enumerate(rng.integers(0, 6, 30))}
-        order = []
-        seen_later = [int(n) for n in rng.integers(0, 30, 30)]
-        whole = dict(places)
-        movement = seeing(whole, least=1)
-        movement.restore(list(whole), [])
-        saved = None
-        for step in range(30):
-            position = movement.pop(lambda _: True)
-            order.append(position)
-            if position is None:
-                break
-            movement.done.add(movement._cell(position))
-            whole[0, 0, seen_later[step]] = max(whole[0, 0, seen_later[step]] - 2, 0)
-            if step == 5:
-                saved = movement.waiting(), set(movement.done), dict(whole)
-        waiting, done, places = saved
-        resumed, again = seeing(places, least=1), []
-        resumed.restore(waiting, done)
-        for step in range(6, 30):
-            position = resumed.pop(lambda _: True)
-            again.append(position)
-            if position is None:
-                break
-            resumed.done.add(resumed._cell(position))
-            places[0, 0, seen_later[step]] = max(places[0, 0, seen_later[step]] - 2, 0)
-        assert again == order[6:]
-
-
 def test_farther_faces_make_offers_too():
     logits = np.zeros((17, 17, 17), np.float32)
     logits[8, 8, 10], logits[8, 8, 13], logits[8, 8, 16] = 2, 3, 4
-    movement = UnseenFirstMovement((0, 0, 0), (2, 2, 2), THRESHOLD, lambda _: 1, lambda _: 0)
+    movement = UnseenMovement((0, 0, 0), (2, 2, 2), THRESHOLD, lambda _: 1, lambda _: 0)
     assert movement.pop(lambda _: True) == (0, 0, 0)
     movement.push(logits, (0, 0, 0))
     # At 2 and, halfway to the border at 8, at 5.
     assert movement.waiting() == [(0, 0, 2), (0, 0, 5)]
-    flat = UnseenFirstMovement((0, 0, 0), (0, 2, 2), THRESHOLD, lambda _: 1, lambda _: 0)
+    flat = UnseenMovement((0, 0, 0), (0, 2, 2), THRESHOLD, lambda _: 1, lambda _: 0)
     flat.push(np.full((1, 9, 9), 2, np.float32), (0, 0, 0))
     assert {z for z, _, _ in flat.waiting()} == {0}
 
 
 def test_the_seed_is_visited_however_much_has_to_be_unseen():
-    movement = UnseenFirstMovement((5, 5, 5), (2, 2, 2), THRESHOLD, unseen=lambda _: 728, least=lambda _: 729)
+    movement = UnseenMovement((5, 5, 5), (2, 2, 2), THRESHOLD, unseen=lambda _: 728, least=lambda _: 729)
     assert movement.pop(lambda _: True) == (5, 5, 5)
     movement.push(prediction(at246=3), (5, 5, 5))
     assert movement.pop(lambda _: True) is None

@@ -296,6 +296,8 @@ def test_other_settings_are_refused_and_nothing_is_touched(tmp_path, inputs, und
     before = contents(undisturbed)
     with pytest.raises(StageError, match=r"inference\.segment_threshold: there 0\.6, now 0\.5"):
         run_tile(configured(segment_threshold=0.5), Tile(*inputs, None, undisturbed))
+    with pytest.raises(StageError, match=r"inference\.offers_compared: there 1, now 4"):
+        run_tile(configured(quality="fast", min_unseen=0, join_share=1), Tile(*inputs, None, undisturbed))
     inputs[1].with_name("model.ckpt.index").write_bytes(b"other weights")
     with pytest.raises(StageError, match="checkpoint_sha256"):
         run_tile(configured(), Tile(*inputs, None, undisturbed))
