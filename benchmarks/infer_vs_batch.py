@@ -9,7 +9,8 @@ The clock starts when every flood fill has begun. Keras runs on TensorFlow or JA
 that finds; where there is no TensorFlow, give weights that `ffn export-weights` wrote. Each measurement is one line of
 JSON, and the last line the result: whole over bare at the batch that was fastest in float32.
 
-    KERAS_BACKEND=jax python benchmarks/infer_vs_batch.py --checkpoint weights.npz --image volume.h5:image
+    KERAS_BACKEND=jax python benchmarks/infer_vs_batch.py --checkpoint weights.npz --image volume.h5:image > lines
+    python benchmarks/infer_vs_batch.py --plot lines curve.png
 """
 
 import argparse
@@ -131,6 +132,25 @@ def device() -> str:
     return str(tf.config.experimental.get_device_details(found[0]).get("device_name")) if found else "cpu"
 
 
+def draw(lines: Path, plot: Path) -> None:
+    """The curve of an earlier run."""
+    import matplotlib.pyplot as plt
+
+    *points, result = map(json.loads, lines.read_text(encoding="utf-8").splitlines())
+    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    for number, precision in enumerate(dict.fromkeys(point["precision"] for point in points)):
+        of_it = [point for point in points if point["precision"] == precision]
+        for key, style in (("bare", "--"), ("whole", "-")):
+            label = precision if key == "whole" else f"{precision}, network alone"
+            rates = [point[key] for point in of_it]
+            axes.plot([point["batch"] for point in of_it], rates, style, color=f"C{number}", marker=".", label=label)
+    axes.set_xscale("log", base=2, subs=[])
+    axes.xaxis.set_major_formatter("{x:.0f}")
+    axes.set(xlabel="batch size, fields of view", ylabel="fields of view per second", title=result["device"], ylim=0)
+    axes.legend(frameon=False)
+    figure.savefig(plot, dpi=120)
+
+
 def main() -> None:
     """Print a JSON line for each measurement, and the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -141,7 +161,11 @@ def main() -> None:
     parser.add_argument("--precisions", default="float32,bfloat16,float16")
     parser.add_argument("--size", type=int, default=97, help="edge of the boxes, voxels")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
+    parser.add_argument("--plot", type=Path, nargs=2, metavar=("LINES", "PNG"), help="draw what was printed, and end")
     args = parser.parse_args()
+    if args.plot:
+        draw(*args.plot)
+        return
     values = {"run": "bench", "data": {"test": {"image": args.image}, "voxel_size": [10, 10, 10]}}
     config = parse_config({**values, "network": {"depth": 12}, "inference": {"checkpoint": str(args.checkpoint)}})
     places = chosen_places(config, args.image, args.size)
