@@ -6,7 +6,8 @@ that saw the volume turned make such mistakes in other places. Their segments ar
 1. Voxels to which all passes give the same labels are one *piece*. Pieces are the cells of all segmentations laid over
    each other; most of a neuron lies in a few large ones, its boundary in many small ones.
 2. Two large pieces are attracted by every pass that puts them into one segment, and repelled by every pass that puts
-   them into two: (passes for - passes against) x voxels of the smaller one. Only pairs that some pass joins count.
+   them into two: (passes for - majority x passes that see both) x voxels of the smaller one. Only pairs that some pass
+   joins count. With a majority above one half, a leak that half of the passes share joins nothing.
 3. The pieces are clustered greedily: the pair with the strongest attraction is joined and its attractions to all others
    are added up, until only repulsion is left (greedy additive edge contraction, Keuper et al. 2015). So a leak in one
    pass is outvoted, and so is a gap.
@@ -49,18 +50,19 @@ class Pieces:
         return self.labels.shape[1]
 
 
-def agreed(pieces: Pieces, agreement: float, smallest: int) -> NDArray[np.uint32]:
+def agreed(pieces: Pieces, agreement: float, majority: float, smallest: int) -> NDArray[np.uint32]:
     """The object of each piece, uint32, 0 = none; objects are numbered from 1 without gaps.
 
     Args:
         pieces: Of all passes.
         agreement: Part of the passes that must vote for a voxel's object.
+        majority: Part of the passes that see two pieces, from which on these attract each other.
         smallest: Voxels from which a piece is clustered and not only assigned; so also of an object.
     """
     covered = np.count_nonzero(pieces.labels, axis=1)
     large = (pieces.voxels >= smallest) & (2 * covered >= pieces.passes)
     labels, voxels = pieces.labels[large], pieces.voxels[large]
-    clusters = contract(len(labels), *attractions(labels, voxels))
+    clusters = contract(len(labels), *attractions(labels, voxels, majority))
     votes = _votes(pieces.labels, labels, voxels, clusters)
     if votes.shape[1] == 0:
         return np.zeros(len(pieces.labels), np.uint32)
@@ -72,7 +74,7 @@ def agreed(pieces: Pieces, agreement: float, smallest: int) -> NDArray[np.uint32
 
 
 def attractions(
-    labels: NDArray[np.int64], voxels: NDArray[np.int64]
+    labels: NDArray[np.int64], voxels: NDArray[np.int64], majority: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Step 2: pairs (i < j) of pieces that some pass joins, and their attraction; negative = repulsion."""
     pieces, passes = labels.shape
@@ -86,7 +88,7 @@ def attractions(
     first, second = pairs.row.astype(np.int64), pairs.col.astype(np.int64)
     seen = labels > 0
     both = np.count_nonzero(seen[first] & seen[second], axis=1)
-    return first, second, (2 * pairs.data - both) / passes * np.minimum(voxels[first], voxels[second])
+    return first, second, (pairs.data - majority * both) / passes * np.minimum(voxels[first], voxels[second])
 
 
 def contract(

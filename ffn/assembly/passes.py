@@ -51,7 +51,8 @@ def join_passes(config: Config, index: int) -> None:
 
 def consensus_rule(config: Config) -> dict[str, Any]:
     """The settings by which passes are joined."""
-    keys = ("agreement", "min_segment_size") if config.inference.consensus == "vote" else ("split_min_size",)
+    of_vote, of_split = ("agreement", "majority", "min_segment_size"), ("split_min_size",)
+    keys = of_vote if config.inference.consensus == "vote" else of_split
     return {key: getattr(config.inference, key) for key in ("consensus", *keys)}
 
 
@@ -70,7 +71,7 @@ def _voted(config: Config, labels: Iterator[NDArray[np.unsignedinteger]]) -> NDA
     pieces, factors = Pieces(labels), config.network.downsample
     # Half of what an object needs: of two passes that part it differently, one half is that large.
     smallest = max(config.inference.min_segment_size * math.prod(factors) // 2, 1)
-    return agreed(pieces, config.inference.agreement, smallest)[pieces.places]
+    return agreed(pieces, config.inference.agreement, config.inference.majority, smallest)[pieces.places]
 
 
 def _split(config: Config, labels: Iterator[NDArray[np.unsignedinteger]]) -> NDArray[np.unsignedinteger]:

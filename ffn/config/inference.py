@@ -23,7 +23,7 @@ WITHOUT_EFFECT = frozenset(
 )
 """Settings that change how fast or how safely sub-volumes are filled, but not what is found."""
 
-OF_CONSENSUS = frozenset({"consensus", "agreement", "split_min_size"})
+OF_CONSENSUS = frozenset({"consensus", "agreement", "majority", "split_min_size"})
 """Settings of what becomes of several passes: their flood fills do not depend on them."""
 
 
@@ -139,6 +139,11 @@ class Inference(Section):
     )
     agreement: Fraction = Field(
         0.5, description="With `vote`: part of the passes that has to give a voxel to an object."
+    )
+    majority: Fraction = Field(
+        0.625,
+        description="With `vote`: two pieces attract each other if more than this part of the passes that see both put "
+        "them into one object. A higher one leaks less.",
     )
     split_min_size: Positive = Field(1000, description="With `split`: image voxels below which a part is dropped.")
     subvolume_size: Size | None = Field(None, description="Sub-volume of one job; empty = the whole box at once.")

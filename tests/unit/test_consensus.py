@@ -24,9 +24,9 @@ def row(*runs):
     return np.concatenate([np.full(voxels, label, np.uint32) for label, voxels in runs])[None, None]
 
 
-def joined(segmentations, agreement=0.5, smallest=3):
+def joined(segmentations, agreement=0.5, smallest=3, majority=0.625):
     pieces = Pieces(segmentations)
-    return agreed(pieces, agreement, smallest)[pieces.places].reshape(segmentations[0].shape)
+    return agreed(pieces, agreement, majority, smallest)[pieces.places].reshape(segmentations[0].shape)
 
 
 def test_pieces_are_where_all_passes_say_the_same():
@@ -86,11 +86,24 @@ def test_nothing_in_nothing_out():
 
 def test_attraction_by_definition():
     labels = np.array([[1, 4, 2], [1, 5, 0], [2, 5, 2], [9, 9, 9]])
-    first, second, attraction = attractions(labels, np.array([10, 6, 8, 50]))
     # 0-1: joined by pass 0, parted by 1, pass 2 does not see one of them; 0-2: one of three; 1-2: one of two.
-    expected = {(0, 1): 0.0, (0, 2): -8 / 3, (1, 2): 0.0}
-    got = dict(zip(zip(first.tolist(), second.tolist(), strict=True), attraction.tolist(), strict=True))
-    assert got == pytest.approx(expected)
+    for majority, expected in (
+        (0.5, {(0, 1): 0.0, (0, 2): -0.5 * 8 / 3, (1, 2): 0.0}),
+        (0.75, {(0, 1): -0.5 * 6 / 3, (0, 2): -1.25 * 8 / 3, (1, 2): -0.5 * 6 / 3}),
+    ):
+        first, second, attraction = attractions(labels, np.array([10, 6, 8, 50]), majority)
+        got = dict(zip(zip(first.tolist(), second.tolist(), strict=True), attraction.tolist(), strict=True))
+        assert got == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("leaks", "passes", "majority", "objects"),
+    [(1, 2, 0.625, 2), (2, 3, 0.625, 1), (2, 3, 0.7, 2), (3, 5, 0.625, 2), (3, 5, 0.5, 1), (4, 5, 0.625, 1)],
+)
+def test_so_many_passes_have_to_share_a_leak(leaks, passes, majority, objects):
+    good, leak = row((1, 20), (2, 20)), row((1, 40))
+    result = joined([leak] * leaks + [good] * (passes - leaks), majority=majority)
+    assert len(np.unique(result)) == objects
 
 
 def literal_contraction(pieces, edges):
