@@ -9,8 +9,8 @@ The clock starts when every flood fill has begun. Keras runs on TensorFlow or JA
 that finds; where there is no TensorFlow, give weights that `ffn export-weights` wrote. Each measurement is one line of
 JSON, and the last line the result: whole over bare at the batch that was fastest in float32.
 
-    KERAS_BACKEND=jax python benchmarks/infer_vs_batch.py --checkpoint weights.npz --image volume.h5:image > lines
-    python benchmarks/infer_vs_batch.py --plot lines curve.png
+    KERAS_BACKEND=jax python benchmarks/long/infer_vs_batch.py --checkpoint weights.npz --image volume.h5:image > lines
+    python benchmarks/long/infer_vs_batch.py --plot lines curve.png
 """
 
 import argparse
