@@ -7,7 +7,7 @@ For each precision and batch size, fields of view per second of
 
 The clock starts when every flood fill has begun. Keras runs on TensorFlow or JAX (KERAS_BACKEND), on whatever device
 that finds; where there is no TensorFlow, give weights that `ffn export-weights` wrote. Each measurement is one line of
-JSON, and the last line the result: whole over bare at the batch that was fastest in float32.
+JSON, and the last line the result: whole over bare at the batch that was fastest in the first precision.
 
     KERAS_BACKEND=jax python benchmarks/long/infer_vs_batch.py --checkpoint weights.npz --image volume.h5:image > lines
     python benchmarks/long/infer_vs_batch.py --plot lines curve.png

@@ -56,7 +56,7 @@ def agreed(pieces: Pieces, agreement: float, majority: float, smallest: int) -> 
     Args:
         pieces: Of all passes.
         agreement: Part of the passes that must vote for a voxel's object.
-        majority: Part of the passes that see two pieces, from which on these attract each other.
+        majority: More than this part of the passes that see two pieces must join them for these to attract each other.
         smallest: Voxels from which a piece is clustered and not only assigned; so also of an object.
     """
     covered = np.count_nonzero(pieces.labels, axis=1)

@@ -28,6 +28,7 @@ OF_CONSENSUS = frozenset({"consensus", "agreement", "majority", "split_min_size"
 
 
 JoinShare = Annotated[float, Field(ge=0.5, le=1)]
+Majority = Annotated[float, Field(ge=0.5, lt=1)]
 
 
 class Pass(Section):
@@ -140,7 +141,7 @@ class Inference(Section):
     agreement: Fraction = Field(
         0.5, description="With `vote`: part of the passes that has to give a voxel to an object."
     )
-    majority: Fraction = Field(
+    majority: Majority = Field(
         0.625,
         description="With `vote`: two pieces attract each other if more than this part of the passes that see both put "
         "them into one object. A higher one leaks less.",

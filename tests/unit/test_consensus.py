@@ -174,6 +174,17 @@ def test_stage(run):
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
 
+@pytest.mark.parametrize(("majority", "objects"), [(0.625, 1), (0.7, 2)])
+def test_the_configured_majority_decides(run, majority, objects):
+    config, _, folder = run
+    shape = (10, 10, 40)
+    write_labels(folder / "pass-2/segmentation.h5", np.ones(shape, np.uint32), Box.of_shape(shape), (10.0, 10.0, 10.0))
+    join_passes(changed(config, majority=majority), 0)
+    assert len(json.loads((folder / "origins.json").read_text())) == objects
+    with pytest.raises(StageError, match=rf"majority: there {majority}, now 0\.8"):
+        join_passes(changed(config, majority=0.8), 0)
+
+
 def test_split_consensus_of_the_passes(run):
     config, truth, folder = run
     config = config.model_copy(
