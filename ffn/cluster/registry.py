@@ -1,44 +1,58 @@
 """What was submitted from a working directory: finds the job of some work, and the facts of a job.
 
-    .snakemake/cobalt/jobs/<id>.json     id, key, name, log
-    .snakemake/cobalt/work/<key>.json    id of the last job that was submitted for this work
+    .snakemake/<scheduler>/jobs/<name>.json     a Record
+    .snakemake/<scheduler>/ids/<id>.json        name of the job with that id
+    .snakemake/<scheduler>/work/<key>.json      name of the last job for this work
+    .snakemake/<scheduler>/ends/<id>            exit code of a job's script, written by the job itself
 
 Snakemake forgets a job's id once the job has started, so after a crash it would submit running work a second
 time. Here the submit command looks first whether that work is already in the queue.
 """
 
+import fcntl
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from ffn.cluster.scheduler import Phase
 from ffn.files import write_json
 
 
 @dataclass(frozen=True)
 class Record:
-    """One submitted job.
+    """One job.
 
     Attributes:
-        log: Its .cobaltlog.
-        command: How it was submitted.
+        name: Its name in the queue, unlike that of any other job; it is known before the id is.
+        key: Of its work.
+        rule: Of the workflow, or the group of rules.
+        script: What it runs.
+        resources: Snakemake's.
+        id: That the scheduler gave; empty while the queue has no room for it, or while that is not known.
         restarts: How often its work may be submitted again.
+        run: Which run of Snakemake waits for it.
         missing_since: Seconds since the epoch when the queue first did not show it.
         warned_of: State that the user has been told of.
-        successor: Id of the job that goes on with its work.
+        successor: Name of the job that goes on with its work.
+        end: How it ended: success or failed.
     """
 
-    id: str
-    key: str
     name: str
-    log: str
+    key: str
+    rule: str
+    script: str
+    resources: Mapping[str, Any]
+    id: str = ""
+    restarts: int = 0
+    run: str = ""
     missing_since: float | None = None
     warned_of: str | None = None
-    command: list[str] = field(default_factory=list)
-    restarts: int = 0
     successor: str | None = None
+    end: Phase | None = None
 
 
 class Registry:
@@ -47,10 +61,14 @@ class Registry:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    def prefix(self, name: str) -> Path:
+        """Of the files of a job."""
+        return self.folder / name
+
     def add(self, record: Record) -> None:
         """Remember a new job as the one that does its work."""
         self._write(record)
-        write_json(self._work_file(record.key), {"id": record.id})
+        write_json(self._work_file(record.key), {"name": record.name})
 
     def update(self, record: Record, **changes: Any) -> Record:
         """Store and return the record with some fields changed; writes only if something did."""
@@ -59,31 +77,67 @@ class Registry:
             self._write(changed)
         return changed
 
-    def job(self, job_id: str) -> Record | None:
-        """The record of a job, or None if it was not submitted from here."""
-        values = _read(self._job_file(job_id))
-        return None if values is None else Record(**values)
+    def job(self, reference: str) -> Record | None:
+        """The record of a job, by its id or its name; None if it was not submitted from here."""
+        values = _read(self._id_file(reference))
+        return _record(self._job_file(reference if values is None else str(values["name"])))
 
-    def latest(self, job_id: str) -> Record | None:
-        """The record of the job that does the work of `job_id` now: itself, or its last successor."""
-        record = self.job(job_id)
+    def latest(self, reference: str) -> Record | None:
+        """The record of the job that does the work of this one now: itself, or its last successor."""
+        record = self.job(reference)
         while record is not None and record.successor is not None:
-            record = self.job(record.successor)
+            following = self.job(record.successor)
+            if following is None:
+                break
+            record = following
         return record
 
     def work(self, key: str) -> Record | None:
-        """The last job submitted for this work."""
+        """The last job for this work."""
         values = _read(self._work_file(key))
-        return None if values is None else self.job(str(values["id"]))
+        return None if values is None else self.latest(str(values["name"]))
+
+    def open_jobs(self) -> list[Record]:
+        """Jobs that have not ended, as far as is known."""
+        found = map(_record, sorted((self.folder / "jobs").glob("*.json")))
+        return [record for record in found if record is not None and record.end is None and record.successor is None]
+
+    def exit_code(self, job_id: str) -> int | None:
+        """That a job's script left, if it came to its end."""
+        try:
+            return int((self.folder / "ends" / job_id).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    @contextmanager
+    def locked(self, what: str) -> Iterator[None]:
+        """One process at a time."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / f"{what}.lock").open("w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
 
     def _write(self, record: Record) -> None:
-        write_json(self._job_file(record.id), asdict(record))
+        write_json(self._job_file(record.name), asdict(record))
+        if record.id:
+            write_json(self._id_file(record.id), {"name": record.name})
 
-    def _job_file(self, job_id: str) -> Path:
-        return self.folder / "jobs" / f"{quote(job_id, safe='')}.json"
+    def _id_file(self, job_id: str) -> Path:
+        return self.folder / "ids" / f"{quote(job_id, safe='')}.json"
+
+    def _job_file(self, name: str) -> Path:
+        return self.folder / "jobs" / f"{quote(name, safe='')}.json"
 
     def _work_file(self, key: str) -> Path:
         return self.folder / "work" / f"{key}.json"
+
+
+def _record(path: Path) -> Record | None:
+    values = _read(path)
+    if values is None:
+        return None
+    end = values["end"]
+    return Record(**{**values, "end": None if end is None else Phase(end)})
 
 
 def _read(path: Path) -> Mapping[str, Any] | None:

@@ -1,36 +1,42 @@
-"""A scheduler that is not there, played by small programs that really run jobs on this machine."""
+"""Clusters of one machine: stand-ins for Cobalt and PBS, which really run jobs, and a real Slurm."""
 
 import fcntl
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).resolve().parent / "slurm"))
+from cluster import HINT, Slurm, missing_programs
+
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAMS = Path(__file__).resolve().parent / "cobalt"
-PROFILE = ROOT / "workflow" / "profiles" / "theta"
+STANDINS = Path(__file__).resolve().parent / "standins"
+PROFILES = ROOT / "workflow" / "profiles"
+WALLTIME = {"cobalt": "killing", "pbs": "E"}
 
 
 @dataclass
-class Cobalt:
-    """The stand-in's state, a working directory, and the environment in which its programs are found."""
+class Cluster:
+    """A scheduler, a working directory, and the environment in which its programs are found.
 
-    state: Path
+    Attributes:
+        key: As in the names of our commands.
+        profile: For Snakemake.
+    """
+
+    key: str
+    profile: str
     workdir: Path
     env: dict[str, str]
 
-    def set(self, knob: str, text: str = "") -> None:
-        (self.state / knob).write_text(text)
-
-    def clear(self, knob: str) -> None:
-        (self.state / knob).unlink()
+    def command(self, verb: str) -> str:
+        return f"ffn-{self.key}-{verb}"
 
     def call(self, *command: str | Path, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """Run a command in the working directory and return it with its output."""
@@ -44,10 +50,23 @@ class Cobalt:
             check=False,
         )
 
+
+@dataclass
+class StandIn(Cluster):
+    """A scheduler that is not there, played by small programs; `state` is where they keep theirs."""
+
+    state: Path
+
+    def set(self, fault: str, text: str = "") -> None:
+        (self.state / fault).write_text(text)
+
+    def clear(self, fault: str) -> None:
+        (self.state / fault).unlink()
+
     def calls(self, name: str) -> list[str]:
         """The argument lines with which a client was called so far."""
         log = self.state / "calls.log"
-        lines = log.read_text().splitlines() if log.exists() else []
+        lines = [line.split(" ", 1)[1] for line in log.read_text().splitlines()] if log.exists() else []
         return [line for line in lines if line.split()[0] == name]
 
     def jobs(self) -> list[str]:
@@ -58,15 +77,13 @@ class Cobalt:
         """Ids of all jobs so far."""
         return sorted(path.name for path in (self.state / "locks").iterdir())
 
-    def time_is_up(self, job_id: str) -> None:
-        """End a job as Cobalt does when its time is over; waits until it runs."""
+    def end(self, job_id: str, how: str) -> None:
+        """End a running job: `walltime` or `node`."""
         path = self.state / "jobs" / f"{job_id}.json"
-        while "pid" not in (job := json.loads(path.read_text())):
-            time.sleep(0.02)
-        path.write_text(json.dumps({**job, "state": "killing"}))
-        with Path(job["log"]).open("a") as log:
-            log.write("Info: maximum execution time exceeded; initiating job termination\n")
-        os.killpg(job["pid"], signal.SIGTERM)
+        while not (job := json.loads(path.read_text())).get("pid"):
+            os.sched_yield()
+        path.write_text(json.dumps({**job, "how": how}))
+        os.killpg(job["pid"], 9 if how == "node" else 15)
 
     def wait_for(self, job_id: str) -> None:
         """Block until a job has ended."""
@@ -74,21 +91,70 @@ class Cobalt:
             fcntl.flock(handle, fcntl.LOCK_EX)
 
 
-@pytest.fixture
-def cobalt(tmp_path: Path) -> Cobalt:
-    state = tmp_path / "cobalt"
-    for folder in ("jobs", "locks"):
+def _environment(tmp_path: Path, programs: Path | None) -> dict[str, str]:
+    """Ours, without what a test must not depend on; `programs` are found first."""
+    installed = Path(sys.executable).parent
+    env = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("COBALT", "PBS", "SLURM", "FFN_", "SNAKEMAKE"))
+    }
+    path = [str(installed), env["PATH"]] if programs is None else [str(programs), str(installed), env["PATH"]]
+    if shutil.which("ffn-pbs-submit", path=str(installed)) is None:
+        pytest.fail("ffn-pbs-submit is not installed: run `make setup` (or pip install -e .) first")
+    return env | {"PATH": os.pathsep.join(path), "FFN_CLUSTER_POLL_S": "0"}
+
+
+def stand_in(key: str, tmp_path: Path) -> StandIn:
+    """A fresh stand-in for Cobalt or PBS."""
+    state, workdir, home = (tmp_path / name for name in ("scheduler", "work", "home"))
+    for folder in ("jobs", "locks", "history"):
         (state / folder).mkdir(parents=True)
+    workdir.mkdir()
+    home.mkdir()
+    programs = STANDINS / key
+    # A login shell, as PBS jobs need one, sets PATH anew.
+    (home / ".bash_profile").write_text(f'export PATH="{programs}:$PATH"\n')
+    env = _environment(tmp_path, programs) | {"SCHEDULER_STANDIN": str(state), "HOME": str(home)}
+    env |= {"XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))}
+    if key == "cobalt":
+        env["COBALT_PROJ"] = "connectomics"
+    return StandIn(key, {"cobalt": "theta", "pbs": "polaris"}[key], workdir, env, state)
+
+
+@pytest.fixture
+def cobalt(tmp_path: Path) -> StandIn:
+    return stand_in("cobalt", tmp_path)
+
+
+@pytest.fixture
+def pbs(tmp_path: Path) -> StandIn:
+    return stand_in("pbs", tmp_path)
+
+
+@pytest.fixture(params=["cobalt", "pbs"])
+def standin(request: pytest.FixtureRequest, tmp_path: Path) -> StandIn:
+    """Each of the stand-ins in turn."""
+    return stand_in(request.param, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def real_slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
+    if missing := missing_programs():
+        pytest.skip(f"no {', '.join(missing)} here; the tests with Slurm need {HINT}")
+    slurm = Slurm(tmp_path_factory.mktemp("slurm", numbered=True) / "c")
+    try:
+        slurm.start()
+        yield slurm
+    finally:
+        slurm.stop()
+
+
+@pytest.fixture
+def slurm(real_slurm: Slurm, tmp_path: Path) -> Iterator[Cluster]:
+    """The real Slurm, with nothing of another test in its queue."""
     workdir = tmp_path / "work"
     workdir.mkdir()
-    programs = Path(sys.executable).parent
-    env = {key: value for key, value in os.environ.items() if not key.startswith(("COBALT", "FFN_", "SNAKEMAKE"))}
-    env |= {
-        "PATH": f"{PROGRAMS}:{programs}:{env['PATH']}",
-        "COBALT_STANDIN": str(state),
-        "COBALT_PROJ": "connectomics",
-        "FFN_COBALT_POLL_S": "0",
-    }
-    if shutil.which("ffn-cobalt-submit", path=env["PATH"]) is None:
-        pytest.fail("ffn-cobalt-submit is not installed: run `make setup` (or pip install -e .) first")
-    return Cobalt(state, workdir, env)
+    env = _environment(tmp_path, None) | {"SLURM_CONF": real_slurm.env["SLURM_CONF"]}
+    yield Cluster("slurm", "slurm", workdir, env)
+    real_slurm.clear()

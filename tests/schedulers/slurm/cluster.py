@@ -13,7 +13,8 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 PROGRAMS = (
@@ -21,6 +22,7 @@ PROGRAMS = (
 )  # fmt: skip
 HINT = "a real Slurm with accounting: apt-get install slurm-wlm slurmdbd munge mariadb-server"
 START_S = 60.0
+JOB_S = 180.0
 CPUS = 4
 """Of each node, whatever this machine has: jobs of the tests wait more than they compute."""
 
@@ -32,6 +34,28 @@ def path_with_daemons() -> str:
 
 def missing_programs() -> list[str]:
     return [name for name in PROGRAMS if shutil.which(name, path=path_with_daemons()) is None]
+
+
+@dataclass(frozen=True)
+class _Process:
+    number: int
+    parent: int
+    command: str
+    variables: list[str]
+
+
+def _processes() -> list[_Process]:
+    """Those of this machine that may be looked at."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            command = (folder / "cmdline").read_text(errors="replace")
+            variables = (folder / "environ").read_text(errors="replace").split("\0")
+        except OSError:
+            continue
+        found.append(_Process(int(folder.name), parent, command, variables))
+    return found
 
 
 class Slurm:
@@ -68,17 +92,51 @@ class Slurm:
     def ask(self, *command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(command, env=self.env, text=True, capture_output=True, check=False, timeout=60)
 
+    def clear(self) -> None:
+        """Cancel all jobs; returns when the nodes are idle again."""
+        self.ask("scancel", "--me", "--signal=KILL", "--full")
+        self.ask("scancel", "--me")
+        self._wait("nodes", lambda: self._idle() == self.nodes)
+
+    def state(self, job_id: str) -> str:
+        """In Slurm's words, as the controller has it."""
+        return self.ask("squeue", "--noheader", "--states=all", f"--jobs={job_id}", "--format=%T").stdout.strip()
+
+    def wait_for(self, job_id: str, *states: str) -> str:
+        """Block until a job is in one of these states, by default at its end; returns it."""
+        ended = states or ("COMPLETED", "FAILED", "TIMEOUT", "NODE_FAIL", "CANCELLED", "OUT_OF_MEMORY")
+        self._wait(f"job {job_id} in {ended}", lambda: self.state(job_id) in ended, JOB_S)
+        return self.state(job_id)
+
+    def first_node(self, job_id: str) -> str:
+        """Where a running job's script runs."""
+        return self.ask("squeue", "--noheader", f"--jobs={job_id}", "--format=%B").stdout.strip()
+
+    def limit_jobs(self, count: int) -> None:
+        """How many jobs the user may have in the queue; -1 = any number."""
+        changed = self.ask(
+            "sacctmgr", "--immediate", "modify", "user", self.user, "set", f"MaxSubmitJobs={count}"
+        )
+        if changed.returncode:
+            raise AssertionError(changed.stdout + changed.stderr)
+
     def start_node(self, name: str) -> None:
         self._spawn(name, "slurmd", "-D", "-N", name)
 
     def kill_node(self, name: str) -> None:
         """As if its power failed: the daemon and all that it runs are gone."""
-        daemon = self._daemons[name]
-        steps = self.ask("pkill", "--signal", "KILL", "--full", f"slurmstepd.*{name}")
-        if steps.returncode > 1:
-            raise AssertionError(steps.stderr)
+        daemon = self._daemons.pop(name)
         daemon.kill()
         daemon.wait()
+        tasks = [process for process in _processes() if f"SLURMD_NODENAME={name}" in process.variables]
+        # What would report their end first.
+        above = {task.parent for task in tasks}
+        for process in _processes():
+            if process.number in above and process.command.startswith("slurmstepd"):
+                os.kill(process.number, signal.SIGKILL)
+        for task in tasks:
+            with suppress(ProcessLookupError):
+                os.kill(task.number, signal.SIGKILL)
 
     def stop_controller(self) -> None:
         self._end("slurmctld", signal.SIGTERM)
@@ -102,7 +160,7 @@ class Slurm:
             "ProctrackType=proctrack/linuxproc", "TaskPlugin=task/none", "SelectType=select/cons_tres",
             "SelectTypeParameters=CR_Core", "ReturnToService=2", "SlurmdParameters=config_overrides",
             "JobAcctGatherType=jobacct_gather/none", "MpiDefault=none", "SwitchType=switch/none",
-            "AccountingStorageType=accounting_storage/slurmdbd", "AccountingStorageHost=localhost",
+            "AccountingStorageEnforce=limits", "EnforcePartLimits=ALL", "AccountingStorageType=accounting_storage/slurmdbd", "AccountingStorageHost=localhost",
             f"AccountingStoragePass={munge}",
             f"AccountingStoragePort={dbd}", "SchedulerType=sched/backfill",
             "SchedulerParameters=sched_interval=1,sched_min_interval=100000,bf_interval=1,batch_sched_delay=0",
@@ -115,7 +173,7 @@ class Slurm:
             f"NodeName={name} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port} CPUs={CPUS} RealMemory=64000"
             for name, port in zip(self.names, nodes, strict=True)
         ]
-        lines.append(f"PartitionName=main Nodes={','.join(self.names)} Default=YES MaxTime=1:00:00 State=UP")
+        lines.append(f"PartitionName=main Nodes={','.join(self.names)} Default=YES MaxNodes={self.nodes} MaxTime=1:00:00 State=UP")
         (self.folder / "slurm.conf").write_text("\n".join(lines) + "\n")
         accounting = self.folder / "slurmdbd.conf"
         accounting.write_text(
@@ -184,13 +242,15 @@ class Slurm:
         states = self.ask("sinfo", "--noheader", "--Node", "--format=%T").stdout.split()
         return states.count("idle")
 
-    def _wait(self, what: str, ready: Callable[[], bool]) -> None:
-        until = time.monotonic() + START_S
+    def _wait(self, what: str, ready: Callable[[], bool], seconds: float = START_S) -> None:
+        until = time.monotonic() + seconds
         while not ready():
             ended = [name for name, daemon in self._daemons.items() if daemon.poll() is not None]
             if ended or time.monotonic() > until:
                 logs = "\n".join(_tail(self.folder / f"{name}{end}") for name in ended for end in (".out", ".log"))
-                raise AssertionError(f"{what} did not start ({', '.join(ended) or 'too slow'} in {self.folder}).\n{logs}")
+                raise AssertionError(
+                    f"{what} did not start ({', '.join(ended) or 'too slow'} in {self.folder}).\n{logs}"
+                )
             time.sleep(0.1)
 
 

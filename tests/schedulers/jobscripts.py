@@ -1,0 +1,23 @@
+"""Jobscripts as Snakemake's executor writes them."""
+
+import json
+from pathlib import Path
+
+RESOURCES = {
+    "cobalt": {"queue": "debug-cache-quad", "attrs": "mcdram=cache:numa=quad"},
+    "pbs": {"queue": "debug", "project": "connectomics", "filesystems": "home:eagle", "select": "system=polaris"},
+    "slurm": {},
+}
+
+
+def write_jobscript(cluster, body: str, rule: str = "train", output: str = "done.json", **resources: object) -> Path:
+    """A jobscript in the working directory of a cluster, with the resources that it needs; None = without."""
+    wanted = {"nodes": 1, "runtime": 5, **RESOURCES[cluster.key], **resources}
+    properties = {
+        "type": "single", "rule": rule, "local": False, "input": [], "output": [output], "wildcards": {},
+        "params": {}, "log": [], "threads": 1, "jobid": 1,
+        "resources": {name: value for name, value in wanted.items() if value is not None},
+    }  # fmt: skip
+    path = cluster.workdir / "snakejob.sh"
+    path.write_text(f"#!/bin/sh\n# properties = {json.dumps(properties)}\ncd {cluster.workdir} && {body}\n")
+    return path
