@@ -23,7 +23,7 @@ from typing import Any
 import yaml
 from _training import add_network, bare_side_by_side, network_of, stand_in
 
-from ffn.cluster.launch import launch_line
+from ffn.cluster.launch import Layout, launch_line
 from ffn.config import parse_config
 from ffn.prepare.run import prepare_training
 
@@ -79,7 +79,7 @@ def _rate(folder: Path, values: dict[str, Any], ranks: int, number: int, args: a
     steps = {"steps": 5 * row, "log_every": row, "learning_rate": 1e-4}
     config, output = folder / f"{ranks}-{number}.yaml", folder / f"{ranks}-{number}"
     config.write_text(yaml.safe_dump(_values(values, ranks, args.batch, **steps)))
-    launch = shlex.split(launch_line("horovodrun", ranks=ranks))
+    launch = shlex.split(launch_line("horovodrun", Layout(ranks_per_node=ranks)))
     command = [*launch, str(BIN / "ffn"), "train", "--config", str(config), "--output", str(output)]
     if launch:
         command[0] = str(BIN / launch[0])

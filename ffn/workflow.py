@@ -23,7 +23,8 @@ from typing import Any
 import yaml
 
 from ffn.batches import Batch, cut
-from ffn.cluster.launch import launch_line
+from ffn.cluster.launch import Layout, launch_line, spread
+from ffn.cluster.site import Site, load_site
 from ffn.config import Config, Region
 from ffn.config.inference import OF_CONSENSUS
 from ffn.config.inference import WITHOUT_EFFECT as INFERENCE_WITHOUT_EFFECT
@@ -282,7 +283,7 @@ class Plan:
 
     def launch(self, resources: Any) -> str:
         """Launch line of a rule of one process."""
-        return launch_line(resources.get("launcher", "horovodrun"), ranks=1, depth=resources.get("depth", 1))
+        return _launch_line(resources, "horovodrun", 1, 1)
 
     def launch_training(self, resources: Any) -> str:
         """Launch line of the training ranks: on this machine `training.ranks`, else nodes x ranks per node."""
@@ -318,7 +319,7 @@ class Plan:
         return outlook(self.config, self.jobs, self.tiles_per_job)
 
     def _is_local(self, resources: Any) -> bool:
-        return bool(resources.get("launcher", self.config.cluster.launcher) == "horovodrun")
+        return _launcher(resources, self.config.cluster.launcher) == "horovodrun"
 
     @property
     def attend_training(self) -> str:
@@ -329,10 +330,9 @@ class Plan:
 
     def launch_ranks(self, resources: Any, ranks: int) -> str:
         """Launch line of this many ranks, on the nodes of the job where it is one of a cluster."""
-        launcher = resources.get("launcher", self.config.cluster.launcher)
-        if launcher == "horovodrun":
-            return launch_line(launcher, ranks=ranks)
-        return launch_line(launcher, ranks=ranks, nodes=resources.nodes, depth=resources.get("depth", 1))
+        default = self.config.cluster.launcher
+        nodes = 1 if _launcher(resources, default) == "horovodrun" else resources.nodes
+        return _launch_line(resources, default, ranks, nodes)
 
     @property
     def tasks(self) -> int:
@@ -392,3 +392,31 @@ def _lookup(values: Mapping[str, Any], key: str) -> Any:
         found = found[part]
     ignored = _WITHOUT_EFFECT.get(key, set())
     return {name: value for name, value in found.items() if name not in ignored} if isinstance(found, dict) else found
+
+
+def _site(resources: Any) -> Site | None:
+    """The machine that a job runs on, where its profile names one."""
+    name = resources.get("site")
+    return load_site(name) if name else None
+
+
+def _launcher(resources: Any, default: str) -> str:
+    site = _site(resources)
+    return str(resources.get("launcher", default)) if site is None else site.launcher
+
+
+def _launch_line(resources: Any, default: str, ranks: int, nodes: int) -> str:
+    """What starts the ranks of a job, by its resources."""
+    site, depth = _site(resources), int(resources.get("depth", 1))
+    layout = Layout(nodes, spread(ranks, nodes), depth, environment={"OMP_NUM_THREADS": str(depth)})
+    if site is not None:
+        layout = Layout(
+            nodes,
+            layout.ranks_per_node,
+            depth,
+            site.node.cores,
+            site.node.hyperthreads,
+            site.affinity,
+            site.rank_environment(depth),
+        )
+    return launch_line(_launcher(resources, default), layout)

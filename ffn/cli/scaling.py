@@ -113,11 +113,14 @@ def _efficiency(args: argparse.Namespace) -> None:
 
 
 def _cost(args: argparse.Namespace) -> None:
-    from ffn.cluster.launch import launch_line
+    from ffn.cluster.launch import Layout, launch_line
     from ffn.config import load_config
     from ffn.scaling.cost_run import run_cost
 
-    folder = run_cost(load_config(args.config), args.config, lambda ranks: launch_line(args.launcher, ranks=ranks))
+    def launch(ranks: int) -> str:
+        return launch_line(args.launcher, Layout(ranks_per_node=ranks))
+
+    folder = run_cost(load_config(args.config), args.config, launch)
     print(f"cost model in {folder}")
 
 

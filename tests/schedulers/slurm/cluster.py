@@ -114,9 +114,7 @@ class Slurm:
 
     def limit_jobs(self, count: int) -> None:
         """How many jobs the user may have in the queue; -1 = any number."""
-        changed = self.ask(
-            "sacctmgr", "--immediate", "modify", "user", self.user, "set", f"MaxSubmitJobs={count}"
-        )
+        changed = self.ask("sacctmgr", "--immediate", "modify", "user", self.user, "set", f"MaxSubmitJobs={count}")
         if changed.returncode:
             raise AssertionError(changed.stdout + changed.stderr)
 
@@ -173,7 +171,9 @@ class Slurm:
             f"NodeName={name} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port} CPUs={CPUS} RealMemory=64000"
             for name, port in zip(self.names, nodes, strict=True)
         ]
-        lines.append(f"PartitionName=main Nodes={','.join(self.names)} Default=YES MaxNodes={self.nodes} MaxTime=1:00:00 State=UP")
+        lines.append(
+            f"PartitionName=main Nodes={','.join(self.names)} Default=YES MaxNodes={self.nodes} MaxTime=1:00:00 State=UP"
+        )
         (self.folder / "slurm.conf").write_text("\n".join(lines) + "\n")
         accounting = self.folder / "slurmdbd.conf"
         accounting.write_text(
