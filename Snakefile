@@ -16,3 +16,10 @@ rule all:
     input:
         plan.targets,
     localrule: True
+
+
+# What a queue would not take is said before anything waits in it.
+if workflow.is_main_process:
+    refusals = plan.refusals(stated_resources(workflow.rules))
+    if refusals:
+        raise WorkflowError("\n".join(refusals))

@@ -13,7 +13,7 @@ that even a batch that is run again keeps what is finished of it.
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,7 +24,7 @@ import yaml
 
 from ffn.batches import Batch, cut
 from ffn.cluster.launch import Layout, launch_line, spread
-from ffn.cluster.site import Site, load_site
+from ffn.cluster.site import Request, Site, load_site, request_problem
 from ffn.config import Config, Region
 from ffn.config.inference import OF_CONSENSUS
 from ffn.config.inference import WITHOUT_EFFECT as INFERENCE_WITHOUT_EFFECT
@@ -318,8 +318,33 @@ class Plan:
         """What inference will take, in a few lines; never an error."""
         return outlook(self.config, self.jobs, self.tiles_per_job)
 
+    def refusals(self, resources: Mapping[str, Mapping[str, int | str]]) -> list[str]:
+        """What the queues of a cluster would not take, a sentence each.
+
+        Args:
+            resources: Of the jobs of each rule, as far as they do not depend on the job (`stated_resources`).
+        """
+        asking: dict[tuple[int | str | None, ...], list[str]] = {}
+        for rule, stated in resources.items():
+            if not self._is_finished(rule):
+                asked = tuple(stated.get(name) for name in ("site", "queue", "nodes", "runtime"))
+                asking.setdefault(asked, []).append(rule)
+        problems = []
+        for (site, queue, nodes, minutes), rules in asking.items():
+            if site and queue and isinstance(nodes, int) and isinstance(minutes, int):
+                problem = request_problem(load_site(str(site)), Request(rules, nodes, minutes, str(queue)))
+                problems += [] if problem is None else [problem]
+        return problems
+
+    def _is_finished(self, rule: str) -> bool:
+        return Path(self.marker(rule)).exists()
+
     def _is_local(self, resources: Any) -> bool:
-        return _launcher(resources, self.config.cluster.launcher) == "horovodrun"
+        return self.launcher(resources) == "horovodrun"
+
+    def launcher(self, resources: Any) -> str:
+        """What starts the ranks of a job."""
+        return _launcher(resources, self.config.cluster.launcher)
 
     @property
     def attend_training(self) -> str:
@@ -392,6 +417,26 @@ def _lookup(values: Mapping[str, Any], key: str) -> Any:
         found = found[part]
     ignored = _WITHOUT_EFFECT.get(key, set())
     return {name: value for name, value in found.items() if name not in ignored} if isinstance(found, dict) else found
+
+
+def stated_resources(rules: Iterable[Any]) -> dict[str, dict[str, int | str]]:
+    """Resources of Snakemake's rules by name, with those of the profile and the command line; without those that are
+    computed for each job, and without rules that run nothing."""
+    return {
+        str(rule.name): {
+            name: _unquoted(resource.raw) for name, resource in rule.resources.items() if resource.raw is not None
+        }
+        for rule in rules
+        if not rule.norun
+    }
+
+
+def _unquoted(value: int | str) -> int | str:
+    """Profiles put texts in quotes of their own, so that they are not computed."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
 
 
 def _site(resources: Any) -> Site | None:

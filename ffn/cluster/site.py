@@ -13,7 +13,7 @@ Rules, job scripts and checks take from it what differs between machines; a prof
 ask for where they do not say it themselves. The resource `site` of a job is the name of the folder.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -129,31 +129,20 @@ def load_site(name: str, folders: Iterable[Path] | None = None) -> Site:
 
 @dataclass(frozen=True)
 class Request:
-    """What a rule's jobs ask for.
+    """What the jobs of some rules ask for; `minutes` of wall time."""
 
-    Attributes:
-        rule: Of the workflow.
-        minutes: Wall time.
-        most: How many such jobs there are at once, at most.
-    """
-
-    rule: str
+    rules: Sequence[str]
     nodes: int
     minutes: int
-    queue: str | None
-    most: int = 1
+    queue: str
 
 
-def request_problems(site: Site, requests: Iterable[Request]) -> list[str]:
-    """What the site's scheduler would refuse, or never start: a sentence each, saying what to do instead."""
-    found = [_problem(site, request) for request in requests]
-    return [problem for problem in found if problem is not None]
-
-
-def _problem(site: Site, request: Request) -> str | None:
-    if not site.queues or request.queue is None:
+def request_problem(site: Site, request: Request) -> str | None:
+    """Why the site's scheduler would not take such a job, and what to do instead; None if it would."""
+    if not site.queues:
         return None
-    asked = f"rule {request.rule} asks for {_nodes(request.nodes)}, {request.minutes} minutes"
+    who = f"rule {request.rules[0]} asks" if len(request.rules) == 1 else f"rules {', '.join(request.rules)} ask"
+    asked = f"{who} for {_nodes(request.nodes)}, {request.minutes} minutes"
     queue = site.queues.get(request.queue)
     if queue is None:
         return f"{site.name} has no queue '{request.queue}' ({asked}): use {', '.join(site.queues)}."

@@ -1,69 +1,90 @@
 """The launch line, without any cluster."""
 
+import shlex
+
 import pytest
 import yaml
 
-from ffn.cluster.launch import launch_line
+from ffn.cluster.launch import Layout, launch_line, spread
 from ffn.cluster.profiles import shipped_profiles
+from ffn.cluster.site import load_site
 from ffn.errors import ClusterError
+
+THREADS = {"OMP_NUM_THREADS": "8", "KMP_BLOCKTIME": "0"}
 
 
 @pytest.mark.parametrize(
-    ("arguments", "line"),
+    ("launcher", "layout", "line"),
     [
-        ({"launcher": "horovodrun", "ranks": 1}, ""),
-        ({"launcher": "horovodrun", "ranks": 2}, "horovodrun --gloo -np 2 -H localhost:2"),
+        ("horovodrun", Layout(), ""),
+        ("horovodrun", Layout(ranks_per_node=2), "horovodrun --gloo -np 2 -H localhost:2"),
         (
-            {"launcher": "aprun", "ranks": 8, "nodes": 8, "depth": 64},
-            "aprun -n 8 -N 1 -d 64 -j 1 -cc depth "
-            "-e OMP_NUM_THREADS=64 -e KMP_BLOCKTIME=0 -e KMP_AFFINITY=granularity=fine,compact,1,0 "
-            "-e TF_NUM_INTRAOP_THREADS=64 -e TF_NUM_INTEROP_THREADS=2",
+            "aprun",
+            Layout(4, 4, 32, 64, 4, "depth", THREADS),
+            "aprun -n 16 -N 4 -d 32 -j 2 -cc depth -e OMP_NUM_THREADS=8 -e KMP_BLOCKTIME=0",
         ),
+        ("aprun", Layout(affinity="none"), "aprun -n 1 -N 1 -d 1 -j 1 -cc none"),
         (
-            {"launcher": "aprun", "ranks": 16, "nodes": 4, "depth": 32},
-            "aprun -n 16 -N 4 -d 32 -j 2 -cc depth "
-            "-e OMP_NUM_THREADS=32 -e KMP_BLOCKTIME=0 -e KMP_AFFINITY=granularity=fine,compact,1,0 "
-            "-e TF_NUM_INTRAOP_THREADS=32 -e TF_NUM_INTEROP_THREADS=2",
-        ),
-        (
-            {"launcher": "mpiexec", "ranks": 8, "nodes": 2, "depth": 8},
+            "mpiexec",
+            Layout(2, 4, 8, environment=THREADS),
             "mpiexec -n 8 --ppn 4 --depth 8 --cpu-bind depth --env OMP_NUM_THREADS=8 --env KMP_BLOCKTIME=0",
         ),
         (
-            {"launcher": "srun", "ranks": 4, "nodes": 2, "depth": 3},
-            "srun --nodes=2 --ntasks=4 --ntasks-per-node=2 --cpus-per-task=3 --cpu-bind=cores",
+            "mpiexec",
+            Layout(2, hostfile="my nodes"),
+            "mpiexec -n 2 --ppn 1 --depth 1 --cpu-bind depth --hostfile 'my nodes'",
+        ),
+        (
+            "srun",
+            Layout(2, 2, 3, environment=THREADS),
+            "srun --nodes=2 --ntasks=4 --ntasks-per-node=2 --cpus-per-task=3 --cpu-bind=cores "
+            "--export=ALL,OMP_NUM_THREADS=8,KMP_BLOCKTIME=0",
         ),
     ],
 )
-def test_line(arguments, line):
-    assert launch_line(**arguments) == line
+def test_line(launcher, layout, line):
+    assert launch_line(launcher, layout) == line
 
 
 @pytest.mark.parametrize(("depth", "threads_per_core"), [(64, 1), (65, 2), (128, 2), (129, 4), (256, 4)])
 def test_aprun_uses_as_few_hardware_threads_a_core_as_fit(depth, threads_per_core):
-    assert f" -j {threads_per_core} " in launch_line("aprun", ranks=1, depth=depth)
+    assert f" -j {threads_per_core} " in launch_line("aprun", Layout(depth=depth, cores=64, hyperthreads=4))
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("launcher", "layout", "words"),
     [
-        ({"launcher": "prun", "ranks": 1}, "no launcher 'prun'; choose one of horovodrun"),
-        ({"launcher": "aprun", "ranks": 1, "depth": 257}, "a node has 256"),
-        ({"launcher": "aprun", "ranks": 3, "nodes": 2}, "multiple of 2"),
-        ({"launcher": "srun", "ranks": 0}, "at least 1"),
-        ({"launcher": "horovodrun", "ranks": 4, "nodes": 2}, "use the launcher of your cluster"),
+        ("prun", Layout(), "no launcher 'prun'; choose one of horovodrun"),
+        ("aprun", Layout(depth=257, cores=64, hyperthreads=4), "a node has 256"),
+        ("srun", Layout(ranks_per_node=5, depth=2, cores=8), "need 10 hardware threads; a node has 8"),
+        ("srun", Layout(nodes=0), "at least 1"),
+        ("horovodrun", Layout(nodes=2), "use the launcher of your cluster"),
     ],
 )
-def test_impossible_layout_is_refused(arguments, words):
+def test_impossible_layout_is_refused(launcher, layout, words):
     with pytest.raises(ClusterError, match=words):
-        launch_line(**arguments)
+        launch_line(launcher, layout)
 
 
-def test_theta_profile_runs_a_node_as_the_paper_did():
+def test_ranks_are_spread_evenly():
+    assert spread(8, 4) == 2
+    with pytest.raises(ClusterError, match="multiple of 2"):
+        spread(3, 2)
+    with pytest.raises(ClusterError, match="at least 1"):
+        spread(0, 1)
+
+
+def test_theta_runs_a_node_as_the_paper_did():
+    """One rank a node, bound to two hardware threads of each core; 64 OpenMP threads; TensorFlow's pools 64 and 2."""
     profile = yaml.safe_load((shipped_profiles() / "theta" / "config.yaml").read_text())
-    resources = profile["default-resources"]
-    line = launch_line(resources["launcher"].strip("'"), ranks=4, nodes=4, depth=resources["depth"])
-    assert line.startswith("aprun -n 4 -N 1 -d 64 -j 1 -cc depth ")
-    variables = dict(word.split("=", 1) for word in line.split() if "=" in word)
-    assert variables["KMP_BLOCKTIME"] == "0"
-    assert (variables["TF_NUM_INTRAOP_THREADS"], variables["TF_NUM_INTEROP_THREADS"]) == ("64", "2")
+    depth, site = profile["default-resources"]["depth"], load_site("theta", [shipped_profiles()])
+    layout = Layout(4, 1, depth, site.node.cores, site.node.hyperthreads, site.affinity, site.rank_environment(depth))
+    words = shlex.split(launch_line(site.launcher, layout))
+    assert " ".join(words[:11]) == "aprun -n 4 -N 1 -d 128 -j 2 -cc depth"
+    assert dict(word.split("=", 1) for word in words if "=" in word) == {
+        "OMP_NUM_THREADS": "64",
+        "KMP_BLOCKTIME": "0",
+        "KMP_AFFINITY": "granularity=fine,compact,1,0",
+        "TF_NUM_INTRAOP_THREADS": "64",
+        "TF_NUM_INTEROP_THREADS": "2",
+    }

@@ -9,7 +9,7 @@ import yaml
 
 from ffn.config import load_config
 from ffn.errors import ClusterError, ConfigError
-from ffn.workflow import ALL_CORES, Plan, default_config_file
+from ffn.workflow import ALL_CORES, Plan, default_config_file, stated_resources
 
 TINY = yaml.safe_load((Path(__file__).parents[1] / "workflow" / "configs" / "tiny.yaml").read_text())
 FETCHED = {
@@ -245,8 +245,8 @@ def test_launch_lines():
     made = plan(training={"ranks": 2}, cluster={"nodes": 4, "ranks_per_node": 2})
     assert made.launch({}) == ""
     assert made.launch_training({}) == "horovodrun --gloo -np 2 -H localhost:2"
-    theta = {"launcher": "aprun", "depth": 64}
-    assert made.launch(theta).startswith("aprun -n 1 -N 1 -d 64 -j 1 ")
+    theta = {"site": "theta", "depth": 64}
+    assert made.launch(theta).startswith("aprun -n 1 -N 1 -d 64 -j 1 -cc depth -e OMP_NUM_THREADS=64 ")
 
     class Resources(dict):
         nodes = 4
@@ -255,6 +255,35 @@ def test_launch_lines():
     assert made.launch_training(Resources(theta)).startswith("aprun -n 8 -N 2 -d 64 -j 2 ")
     with pytest.raises(ClusterError):
         made.launch({"launcher": "prun"})
+
+
+def test_what_a_queue_would_refuse_is_known_before_anything_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    theta = {"site": "theta", "queue": "debug-cache-quad", "nodes": 1, "runtime": 60}
+    large = {**theta, "nodes": 64}
+    assert (
+        plan().refusals({"prepare": theta, "infer": {"nodes": 64, "runtime": 60}, "lr_cell": {"site": "theta"}}) == []
+    )
+    (told,) = plan().refusals({"prepare": theta, "train": large, "infer": large})
+    assert "rules train, infer ask for 64 nodes" in told
+    finished = Path(plan().marker("train"))
+    finished.parent.mkdir(parents=True)
+    finished.touch()
+    assert plan().refusals({"train": large}) == []
+
+
+def test_resources_of_rules_as_profiles_state_them():
+    class Resource:
+        def __init__(self, raw):
+            self.raw = raw
+
+    class Rule:
+        def __init__(self, name, norun=False, **resources):
+            self.name, self.norun = name, norun
+            self.resources = {key: Resource(value) for key, value in resources.items()}
+
+    rules = [Rule("train", nodes=3, queue="'debug-cache-quad'", runtime=None), Rule("all", norun=True, nodes=1)]
+    assert stated_resources(rules) == {"train": {"nodes": 3, "queue": "debug-cache-quad"}}
 
 
 def test_processes_of_an_inference_job():
@@ -268,9 +297,10 @@ def test_processes_of_an_inference_job():
     class Resources(dict):
         nodes = 2
 
-    theta = Resources(launcher="aprun", depth=16)
+    theta = Resources(site="theta", depth=16)
     assert made.inference_ranks(theta) == 8
     assert made.launch_inference(theta).startswith("aprun -n 8 -N 4 -d 16 -j 1 ")
+    assert made.launch_inference(Resources(site="polaris", depth=16)).startswith("mpiexec -n 8 --ppn 4 --depth 16 ")
     assert plan().launch_inference(Resources(launcher="srun")).startswith("srun --nodes=1 --ntasks=1 ")
 
 

@@ -18,7 +18,7 @@ def jobs(output: str) -> dict[str, int]:
     return {name: int(count) for name, count in rows if name != "total"}
 
 
-@pytest.mark.parametrize("profile", ["local", "theta"])
+@pytest.mark.parametrize("profile", ["local", "theta", "polaris", "aurora", "slurm"])
 @pytest.mark.parametrize("config", CONFIGS)
 def test_plan(snakemake, profile, config):
     """`snakemake --profile theta -n` from the repository's root, as written."""
@@ -36,14 +36,28 @@ def test_plan(snakemake, profile, config):
         passes = load_config(ROOT / "config" / "fib25_split.yaml").inference.passes
         assert passes > 1
         assert (planned["infer"], planned["consensus"]) == (passes, 1)
-    assert ("aprun -n" in done.stdout) == (profile == "theta")
+    launcher = {"theta": "aprun", "polaris": "mpiexec", "aurora": "mpiexec", "slurm": "srun"}.get(profile)
+    for one in ("aprun", "mpiexec", "srun"):
+        assert (f" {one} -" in done.stdout) == (one == launcher)
     assert "Inference: " in done.stdout
     assert "Traceback" not in done.stdout
 
 
 def test_training_goes_to_the_nodes_of_the_configuration(snakemake):
     done = snakemake("--profile", "theta", "-n", "--forceall", "--configfile", "config/fib25.yaml", cwd=ROOT)
-    assert "aprun -n 8 -N 1 -d 64 -j 1 -cc depth" in done.stdout
+    assert "aprun -n 8 -N 1 -d 128 -j 2 -cc depth" in done.stdout
+
+
+def test_what_a_queue_does_not_take_is_refused_before_anything_waits_in_it(snakemake):
+    asked = ("--profile", "theta", "--configfile", "config/fib25.yaml", "--config", 'cluster={"nodes": 64}')
+    for mode in ((), ("-n",)):
+        done = snakemake(*asked, *mode, cwd=ROOT)
+        assert done.returncode != 0
+        assert "debug-cache-quad takes 1 to 8 nodes, rule train asks for 64 nodes, 60 minutes" in done.stdout
+        assert "use default with at least 128 nodes" in done.stdout
+        assert "Traceback" not in done.stdout
+    done = snakemake("--profile", "theta", "-n", "--set-resources", "train:queue=batch", cwd=ROOT)
+    assert "Theta has no queue 'batch'" in done.stdout
 
 
 def test_training_on_one_machine_starts_its_ranks(snakemake):

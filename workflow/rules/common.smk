@@ -6,7 +6,7 @@ from snakemake.logging import logger
 from snakemake.utils import min_version
 
 from ffn.errors import FFNError
-from ffn.workflow import Plan, default_config_file, input_problems
+from ffn.workflow import Plan, default_config_file, input_problems, stated_resources
 
 min_version("9.0")
 

@@ -173,7 +173,7 @@ if plan.trains:
             runtime=60,
         params:
             config=lambda wildcards, output: plan.config_file,
-            launcher=lambda wildcards, resources: resources.get("launcher", plan.config.cluster.launcher),
+            launcher=lambda wildcards, resources: plan.launcher(resources),
             settings=plan.settings("network", "training", "augmentation", "allreduce", "threads", "study.cost"),
         message:
             "Calibrating the cost model"
