@@ -452,16 +452,12 @@ def _launcher(resources: Any, default: str) -> str:
 
 def _launch_line(resources: Any, default: str, ranks: int, nodes: int) -> str:
     """What starts the ranks of a job, by its resources."""
-    site, depth = _site(resources), int(resources.get("depth", 1))
-    layout = Layout(nodes, spread(ranks, nodes), depth, environment={"OMP_NUM_THREADS": str(depth)})
-    if site is not None:
-        layout = Layout(
-            nodes,
-            layout.ranks_per_node,
-            depth,
-            site.node.cores,
-            site.node.hyperthreads,
-            site.affinity,
-            site.rank_environment(depth),
-        )
+    site, per_node, depth = _site(resources), spread(ranks, nodes), resources.get("depth")
+    if site is None:
+        depth = int(depth or 1)
+        layout = Layout(nodes, per_node, depth, environment={"OMP_NUM_THREADS": str(depth)})
+    else:
+        node, depth = site.node, int(depth or site.node.depth(per_node))
+        environment = site.rank_environment(per_node, depth)
+        layout = Layout(nodes, per_node, depth, node.cores, node.hyperthreads, site.affinity, environment)
     return launch_line(_launcher(resources, default), layout)

@@ -5,7 +5,7 @@ import json
 import re
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,18 +51,16 @@ class JobScript:
         identity = [str(workdir), self.name, outputs, self.properties.get("wildcards", {})]
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
-    def install(self, target: Path, scheduler: Scheduler, ends: Path, prelude: Path | None = None) -> None:
+    def install(self, target: Path, scheduler: Scheduler, ends: Path, setup: Sequence[str] = ()) -> None:
         """Write an executable copy that finds this environment's programs, and leaves its exit code in `ends`.
 
         Schedulers read the script when the job starts, perhaps after Snakemake has deleted its own; and a job
-        does not inherit the user's environment, so PATH is set here. `prelude` is sourced first (modules).
+        does not inherit the user's environment, so PATH is set here, after the lines of `setup` (modules).
         """
         _, _, body = self.text.partition("\n")
         programs, ends = Path(sys.executable).parent, ends.resolve()
         ends.mkdir(parents=True, exist_ok=True)
-        lines = [f"#!{scheduler.shell}"]
-        if prelude is not None:
-            lines.append(f". {shlex.quote(str(prelude.resolve()))}")
+        lines = [f"#!{scheduler.shell}", *setup]
         lines += [f'export PATH={shlex.quote(str(programs))}:"$PATH"', "(", body.rstrip(), ")", "code=$?"]
         lines += [f'echo "$code" > {shlex.quote(str(ends))}/"${scheduler.id_variable}"', 'exit "$code"']
         write_text(target, "\n".join(lines) + "\n")

@@ -12,6 +12,7 @@ Three things make it safe to leave alone:
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -19,11 +20,13 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ffn.cluster.jobscript import JobScript
 from ffn.cluster.polling import Answer, ask_once
 from ffn.cluster.registry import Record, Registry
 from ffn.cluster.scheduler import Job, Phase, Scheduler, Seen, call
+from ffn.cluster.site import load_site
 from ffn.errors import ClusterError
 from ffn.files import write_json
 
@@ -71,7 +74,7 @@ class Queue:
                 return _called(earlier)
             name = _new_name(script.name)
             installed = registry.folder / f"{name}.sh"
-            script.install(installed, self.scheduler, registry.folder / "ends", prelude)
+            script.install(installed, self.scheduler, registry.folder / "ends", _setup(script.resources, prelude))
             restarts = int(script.resources.get("restarts", 0))
             record = Record(name, key, script.name, str(installed), script.resources, restarts=restarts, run=self.run)
             return _called(self._hand_over(record))
@@ -259,6 +262,13 @@ class Queue:
             if (jobs := self.scheduler.look(ids)) is not None:
                 return jobs
         return None
+
+
+def _setup(resources: Mapping[str, Any], prelude: Path | None) -> list[str]:
+    """Shell lines at the start of a job: those of its site, then the user's own."""
+    site = resources.get("site")
+    lines = list(load_site(str(site)).setup) if site else []
+    return lines if prelude is None else [*lines, f". {shlex.quote(str(prelude.resolve()))}"]
 
 
 def _new_name(rule: str) -> str:

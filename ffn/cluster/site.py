@@ -39,12 +39,19 @@ class Node(_Facts):
 
     Attributes:
         hyperthreads: Hardware threads of a core.
+        rank_threads: Hardware threads that the ranks of a node share where a job does not state its `depth`; empty = one
+            of each core.
     """
 
     cores: Count
     hyperthreads: Count = 1
+    rank_threads: Count | None = None
     memory_gb: Annotated[float, Field(gt=0)] | None = None
     gpus: Annotated[int, Field(ge=0)] = 0
+
+    def depth(self, ranks: int) -> int:
+        """Hardware threads of each of so many ranks, where a job does not state it."""
+        return max((self.rank_threads or self.cores) // ranks, 1)
 
 
 class JobSize(_Facts):
@@ -83,7 +90,7 @@ class Site(_Facts):
 
     Attributes:
         launcher: What starts ranks on its nodes.
-        environment: Of each rank; `{depth}` and `{cores}` stand for the threads of a rank and the cores of a node.
+        environment: Of each rank; `{depth}` and `{cores}` stand for the hardware threads and the cores that it has.
         affinity: How the launcher binds ranks.
         setup: Shell lines at the start of each job.
         queues: By name; empty = not known, so nothing is checked.
@@ -100,9 +107,10 @@ class Site(_Facts):
     queues: dict[str, JobQueue] = Field(default_factory=dict)
     note: str = ""
 
-    def rank_environment(self, depth: int) -> dict[str, str]:
-        """Variables of a rank that owns `depth` hardware threads."""
-        return {name: str(value).format(depth=depth, cores=self.node.cores) for name, value in self.environment.items()}
+    def rank_environment(self, ranks: int, depth: int) -> dict[str, str]:
+        """Variables of each of so many ranks of a node that own `depth` hardware threads."""
+        cores = max(self.node.cores // ranks, 1)
+        return {name: str(value).format(depth=depth, cores=cores) for name, value in self.environment.items()}
 
 
 def load_site(name: str, folders: Iterable[Path] | None = None) -> Site:

@@ -60,12 +60,14 @@ def test_notices_of_the_scheduler_are_shown_and_do_not_hide_the_id(standin):
 
 def test_job_finds_the_programs_of_this_environment(standin):
     (standin.workdir / "modules.sh").write_text("LOADED=yes\n")
-    script = write_jobscript(standin, "command -v ffn-pbs-status > found; echo $LOADED >> found")
+    script = write_jobscript(
+        standin, "command -v ffn-pbs-status > found; echo $LOADED $HDF5_USE_FILE_LOCKING >> found", site="aurora"
+    )
     job_id = standin.call(standin.command("submit"), "--prelude", "modules.sh", script).stdout.strip()
     standin.wait_for(job_id)
-    found, loaded = (standin.workdir / "found").read_text().split()
+    found, loaded, locking = (standin.workdir / "found").read_text().split()
     assert found.endswith("/ffn-pbs-status")
-    assert loaded == "yes"
+    assert (loaded, locking) == ("yes", "FALSE")
 
 
 def test_submitted_script_outlives_snakemakes(cobalt):

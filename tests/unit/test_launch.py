@@ -3,7 +3,6 @@
 import shlex
 
 import pytest
-import yaml
 
 from ffn.cluster.launch import Layout, launch_line, spread
 from ffn.cluster.profiles import shipped_profiles
@@ -76,9 +75,11 @@ def test_ranks_are_spread_evenly():
 
 def test_theta_runs_a_node_as_the_paper_did():
     """One rank a node, bound to two hardware threads of each core; 64 OpenMP threads; TensorFlow's pools 64 and 2."""
-    profile = yaml.safe_load((shipped_profiles() / "theta" / "config.yaml").read_text())
-    depth, site = profile["default-resources"]["depth"], load_site("theta", [shipped_profiles()])
-    layout = Layout(4, 1, depth, site.node.cores, site.node.hyperthreads, site.affinity, site.rank_environment(depth))
+    site = load_site("theta", [shipped_profiles()])
+    depth = site.node.depth(1)
+    layout = Layout(
+        4, 1, depth, site.node.cores, site.node.hyperthreads, site.affinity, site.rank_environment(1, depth)
+    )
     words = shlex.split(launch_line(site.launcher, layout))
     assert " ".join(words[:11]) == "aprun -n 4 -N 1 -d 128 -j 2 -cc depth"
     assert dict(word.split("=", 1) for word in words if "=" in word) == {

@@ -22,7 +22,7 @@ def test_a_profile_and_its_site_agree(name):
     assert resources["site"] == f"'{name}'"
     for verb in ("submit", "status", "cancel", "sidecar"):
         assert profile[f"cluster-generic-{verb}-cmd"] == f"ffn-{site.scheduler}-{verb}"
-    assert resources["depth"] <= site.node.cores * site.node.hyperthreads
+    assert resources.get("depth", site.node.depth(1)) <= site.node.cores * site.node.hyperthreads
     if site.queues:
         queue = resources["queue"].strip("'")
         assert problem(name, resources["nodes"], resources["runtime"], queue) is None

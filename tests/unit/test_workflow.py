@@ -245,8 +245,9 @@ def test_launch_lines():
     made = plan(training={"ranks": 2}, cluster={"nodes": 4, "ranks_per_node": 2})
     assert made.launch({}) == ""
     assert made.launch_training({}) == "horovodrun --gloo -np 2 -H localhost:2"
-    theta = {"site": "theta", "depth": 64}
-    assert made.launch(theta).startswith("aprun -n 1 -N 1 -d 64 -j 1 -cc depth -e OMP_NUM_THREADS=64 ")
+    theta = {"site": "theta"}
+    assert made.launch(theta).startswith("aprun -n 1 -N 1 -d 128 -j 2 -cc depth -e OMP_NUM_THREADS=64 ")
+    assert made.launch({**theta, "depth": 64}).startswith("aprun -n 1 -N 1 -d 64 -j 1 -cc depth ")
 
     class Resources(dict):
         nodes = 4

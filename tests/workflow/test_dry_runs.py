@@ -156,7 +156,7 @@ def test_a_job_fills_a_batch(snakemake):
     assert "2 jobs of up to 2 sub-volumes, speed not known" in local.stdout
     theta = snakemake("-n", "-p", "--profile", "theta", "--configfile", config, cwd=ROOT)
     assert jobs(theta.stdout)["infer"] == 2
-    assert "aprun -n 8 -N 4 -d 64 -j 4" in theta.stdout
+    assert "aprun -n 8 -N 4 -d 32 -j 2 -cc depth -e OMP_NUM_THREADS=16" in theta.stdout
     assert "--tile 0000-0001 --pass 0 --ranks 8" in theta.stdout
 
 

@@ -1,4 +1,4 @@
-"""Snakemake with the profile theta, all the way through the stand-in for Cobalt."""
+"""Snakemake with the profiles of clusters, all the way through their schedulers."""
 
 import os
 import signal
@@ -10,11 +10,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PROFILE = ROOT / "workflow" / "profiles" / "theta"
-SNAKEMAKE = [
-    sys.executable, "-m", "snakemake", "--profile", str(PROFILE), "--seconds-between-status-checks", "1",
-    "--latency-wait", "10",
-]  # fmt: skip
+
+
+def snakemake(cluster) -> list[str]:
+    """Snakemake with the profile of a cluster."""
+    profile = ROOT / "workflow" / "profiles" / cluster.profile
+    return [
+        sys.executable, "-m", "snakemake", "--profile", str(profile), "--seconds-between-status-checks", "1",
+        "--latency-wait", "10", "--set-resources", *cluster.overrides,
+    ]  # fmt: skip
+
 
 TWO_STEPS = """
 rule last:
