@@ -286,9 +286,12 @@ class Plan:
         return _launch_line(resources, "horovodrun", 1, 1)
 
     def launch_training(self, resources: Any) -> str:
-        """Launch line of the training ranks: on this machine `training.ranks`, else nodes x ranks per node."""
-        ranks = self.config.training.ranks if self._is_local(resources) else resources.tasks
-        return self.launch_ranks(resources, ranks)
+        """Launch line of the training ranks."""
+        return self.launch_ranks(resources, self.training_ranks(resources))
+
+    def training_ranks(self, resources: Any) -> int:
+        """Training ranks: on this machine `training.ranks`, else nodes x ranks per node."""
+        return int(self.config.training.ranks if self._is_local(resources) else resources.tasks)
 
     def launch_inference(self, resources: Any) -> str:
         """Launch line of the processes that share a batch."""

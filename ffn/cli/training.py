@@ -19,6 +19,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "  ffn train --config config.yaml\n"
         "  horovodrun --gloo -np 2 -H localhost:2 ffn train --config config.yaml\n"
         "  mpirun -np 4 ffn train --config config/fib25.yaml\n"
+        "  ffn attend --notes notes -- aprun -n 8 -N 1 ffn train --ranks 8 --config config/fib25.yaml\n"
         "  ffn train --autotune --config config.yaml      (trains nothing: finds the best threads on this machine)\n"
         "\n"
         "A run that was killed goes on from its last checkpoint when the same command is given again. SIGTERM saves a\n"
@@ -28,6 +29,12 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     parser.add_argument("--resume", action="store_true", help="refuse to start from the beginning")
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="folder of weights and curves (default: results/RUN/train)"
+    )
+    parser.add_argument(
+        "--ranks",
+        type=int,
+        metavar="N",
+        help="how many ranks were started, for launchers that do not say it (aprun); with others it is checked",
     )
     parser.add_argument(
         "--autotune",
@@ -51,7 +58,7 @@ def _train(args: argparse.Namespace) -> None:
 
     from ffn.training.run import train  # imports TensorFlow, which reads the environment
 
-    outcome = train(config, args.output, args.resume)
+    outcome = train(config, args.output, args.resume, args.ranks)
     if not outcome.first_rank:
         return
     if outcome.result is None:

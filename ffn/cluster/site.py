@@ -39,8 +39,8 @@ class Node(_Facts):
 
     Attributes:
         hyperthreads: Hardware threads of a core.
-        rank_threads: Hardware threads that the ranks of a node share where a job does not state its `depth`; empty = one
-            of each core.
+        rank_threads: Hardware threads that the ranks of a node share where a job does not state its `depth`; empty =
+            one of each core.
     """
 
     cores: Count

@@ -63,7 +63,7 @@ def example_reader() -> Iterator[ThreadPoolExecutor]:
 
 def join_ranks(config: Config, expected: int) -> Ranks:
     """The ranks that were started, with the configured threads. Raises RankError if they are not `expected`."""
-    ranks = Ranks.start(config.allreduce)
+    ranks = Ranks.start(config.allreduce, launched=expected if expected > 1 else None)
     if ranks.size != expected:
         raise RankError(f"{ranks.size} rank(s) were started, but this measurement is for {expected}: start as many.")
     use_devices(config, ranks)

@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -21,30 +21,19 @@ import tensorflow as tf
 
 from ffn.config import Allreduce
 from ffn.errors import LostRankError, RankError
+from ffn.files import remove
+from ffn.peers import Peer
 from ffn.training.controller import BUILD, check_build, check_started, horovod_environment
+from ffn.training.meeting import meet, meeting_folder
 from ffn.training.waiting import Waiting
 
 Result = TypeVar("Result")
 
-_SIZES = ("HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
-_RANKS = ("ALPS_APP_PE", "PALS_RANKID", "PMIX_RANK")
 _INSTALL = f"Build it (`{BUILD}`, see envs/README.md), or start one process only."
 _TURN_S = 1.0
 _RUNNING, _DONE, _FAILED = 0.0, 1.0, 2.0
 _MISMATCH = re.compile(r"Mismatched [^\n]*")
 """How Horovod's coordinator begins what it says when ranks ask for different things under one name."""
-
-
-def launched_ranks(environment: Mapping[str, str]) -> tuple[int, str]:
-    """How many ranks a launcher says it started, at least, and the variable that says so.
-
-    Launchers that tell only a process's own number (ALPS, PALS, PMIx) give a lower bound: rank 3 means four or more.
-    Without a launcher the answer is (1, ""). A Slurm batch script's own SLURM_NTASKS is the allocation, not a launch.
-    """
-    found = [(int(environment[name]), name) for name in _SIZES if environment.get(name, "").isdigit()]
-    found += [(int(environment[name]) + 1, name) for name in _RANKS if environment.get(name, "").isdigit()]
-    count, name = max(found, default=(1, ""))
-    return (count, name) if count > 1 else (1, "")
 
 
 @dataclass(frozen=True)
@@ -60,28 +49,44 @@ class Ranks:
     waiting: Waiting = field(default_factory=Waiting, compare=False)
 
     @classmethod
-    def start(cls, allreduce: Allreduce | None = None, environment: MutableMapping[str, str] = os.environ) -> "Ranks":
-        """Join the other ranks, if a launcher started any. Raises RankError if they cannot work together."""
+    def start(
+        cls,
+        allreduce: Allreduce | None = None,
+        environment: MutableMapping[str, str] = os.environ,
+        launched: int | None = None,
+    ) -> "Ranks":
+        """Join the other ranks, if a launcher started any. Raises RankError if they cannot work together.
+
+        Args:
+            allreduce: How they shall work together.
+            environment: In which launchers leave their words, and Horovod looks for its own.
+            launched: How many ranks were started, for launchers that do not say.
+        """
         allreduce = allreduce or Allreduce()
-        launched, variable = launched_ranks(environment)
-        if launched == 1:
+        peer = Peer.of(environment, launched)
+        if peer.size == 1:
             return cls(allreduce=allreduce)
         try:
             import horovod.tensorflow as horovod
         except ImportError as error:
             raise RankError(
-                f"{launched} or more training processes were started ({variable}={environment[variable]}), but Horovod "
-                f"cannot be imported ({error}): each would train a model of its own. {_INSTALL}"
+                f"{peer.size} training processes were started, but Horovod cannot be imported ({error}): each would "
+                f"train a model of its own. {_INSTALL}"
             ) from error
         check_build(horovod, allreduce, environment)
         environment.update(horovod_environment(allreduce))
+        meets = not horovod.mpi_built() and "HOROVOD_GLOO_RENDEZVOUS_ADDR" not in environment
+        folder = meeting_folder(environment) if meets else None
+        if folder is not None:
+            environment.update(meet(peer, folder))
         horovod.init()
-        if horovod.size() < launched:
+        if horovod.size() != peer.size:
             raise RankError(
-                f"{launched} or more training processes were started ({variable}={environment[variable]}), but Horovod "
-                f"sees {horovod.size()}: it was probably built without support for this launcher. Use "
-                f"'horovodrun --gloo', or build Horovod with MPI (HOROVOD_WITH_MPI=1 {BUILD})."
+                f"{peer.size} training processes were started, but Horovod sees {horovod.size()}: its MPI is probably "
+                f"not that of the launcher. Use 'horovodrun --gloo', or build Horovod anew ({BUILD})."
             )
+        if folder is not None and peer.rank == 0:
+            remove(folder)
         check_started(horovod, allreduce)
         return cls(horovod.rank(), horovod.size(), horovod.local_rank(), horovod.local_size(), horovod, allreduce)
 

@@ -49,15 +49,17 @@ def settings(config: Config) -> dict[str, Any]:
     return kept
 
 
-def train(config: Config, output: Path | None = None, resume: bool = False) -> TrainingOutcome:
+def train(
+    config: Config, output: Path | None = None, resume: bool = False, launched: int | None = None
+) -> TrainingOutcome:
     """Train the configured network, continuing from the last checkpoint where there is one.
 
     Every rank calls this. `output` replaces results/<run>/train; with `resume` it is a StageError if there is nothing
-    to go on from. What goes wrong on one rank ends all of them. Raises RankError if the ranks cannot work together,
+    to go on from; `launched` is how many ranks were started, for launchers that do not say. What goes wrong on one rank ends all of them. Raises RankError if the ranks cannot work together,
     LostRankError if one is killed or hangs, DataError if training diverges, InterruptedTrainingError after a SIGTERM.
     """
     _check(config)
-    ranks = Ranks.start(config.allreduce)
+    ranks = Ranks.start(config.allreduce, launched=launched)
     use_devices(config, ranks)
     folder = output or RunPaths.of(config).train
     stage, layout = Stage(folder, settings(config)), Layout.of(config.training, ranks.size)

@@ -21,6 +21,7 @@ if plan.trains:
         params:
             config=lambda wildcards, output: plan.config_file,
             launch=lambda wildcards, resources: plan.launch_training(resources),
+            ranks=lambda wildcards, resources: plan.training_ranks(resources),
             attend=lambda wildcards, output: plan.attend_training,
             settings=plan.settings(
                 "data.train", "data.validation", "network", "training", "augmentation", "allreduce", "seed"
@@ -29,4 +30,4 @@ if plan.trains:
             "Training the network (continues where an earlier attempt stopped)"
         shell:
             "{params.attend} --attempt {resources.attempt} -- {params.launch} ffn train --config {params.config:q}"
-            " </dev/null 2>&1 | tee {log:q}"
+            " --ranks {params.ranks} </dev/null 2>&1 | tee {log:q}"
