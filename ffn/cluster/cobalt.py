@@ -31,7 +31,7 @@ class Cobalt:
     def submit_command(self, job: Job) -> list[str]:
         """`nodes` and `runtime` (minutes) are needed; `queue`, `project` and `attrs` are passed where given.
 
-        Cobalt takes the project from $COBALT_PROJ otherwise.
+        Without a project Cobalt itself looks at $COBALT_PROJ.
         """
         job.need("nodes", "runtime")
         return [

@@ -1,7 +1,6 @@
 """Asking the scheduler once for all jobs, however many status commands run at the same time."""
 
 import json
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +22,9 @@ class Answer:
     failing_since: float | None = None
 
 
-def ask_once(registry: Registry, ask: Callable[[], Mapping[str, Seen] | None], max_age_s: float) -> Answer:
+def ask_once(
+    registry: Registry, ask: Callable[[], Mapping[str, Seen] | None], max_age_s: float, clock: Callable[[], float]
+) -> Answer:
     """The scheduler's answer of at most `max_age_s` ago: kept in a file, refreshed by one caller at a time.
 
     `ask` returns the jobs, or None if the scheduler did not answer.
@@ -31,7 +32,7 @@ def ask_once(registry: Registry, ask: Callable[[], Mapping[str, Seen] | None], m
     kept = registry.folder / "states.json"
     with registry.locked("states"):
         last = _read(kept)
-        now = time.time()
+        now = clock()
         if last is not None and 0 <= now - last.asked < max_age_s:
             return last
         jobs = ask()

@@ -254,7 +254,7 @@ class Queue:
             )  # fmt: skip
 
     def _ask(self, max_age_s: float) -> Answer:
-        return ask_once(self.registry, self._look, max_age_s)
+        return ask_once(self.registry, self._look, max_age_s, self.now)
 
     def _look(self) -> Mapping[str, Seen] | None:
         ids = [record.id for record in self.registry.open_jobs() if record.id]

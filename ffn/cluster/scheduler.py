@@ -3,6 +3,7 @@
 What all have in common (nothing is submitted twice, lost or forgotten) is in `queue`.
 """
 
+import os
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,8 @@ from typing import Any, Protocol
 from ffn.errors import ClusterError
 
 COMMAND_TIMEOUT_S = 60.0
+PROJECT_VARIABLE = "FFN_PROJECT"
+"""To what jobs are charged that have no resource `project`."""
 
 
 class Phase(StrEnum):
@@ -64,11 +67,11 @@ class Job:
             )
 
     def options(self, **keys: str) -> list[str]:
-        """Option and value of each resource that is set; an underscore in a name stands for a hyphen."""
+        """Option and value of each resource that is set; a project may also come from $FFN_PROJECT."""
         found: list[str] = []
         for key, option in keys.items():
-            if self.resources.get(key):
-                found += [option, str(self.resources[key])]
+            if value := self.resources.get(key) or (key == "project" and os.environ.get(PROJECT_VARIABLE)):
+                found += [option, str(value)]
         return found
 
     @property

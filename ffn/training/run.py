@@ -55,8 +55,9 @@ def train(
     """Train the configured network, continuing from the last checkpoint where there is one.
 
     Every rank calls this. `output` replaces results/<run>/train; with `resume` it is a StageError if there is nothing
-    to go on from; `launched` is how many ranks were started, for launchers that do not say. What goes wrong on one rank ends all of them. Raises RankError if the ranks cannot work together,
-    LostRankError if one is killed or hangs, DataError if training diverges, InterruptedTrainingError after a SIGTERM.
+    to go on from; `launched` is how many ranks were started, for launchers that do not say. What goes wrong on one rank
+    ends all of them. Raises RankError if the ranks cannot work together, LostRankError if one is killed or hangs,
+    DataError if training diverges, InterruptedTrainingError after a SIGTERM.
     """
     _check(config)
     ranks = Ranks.start(config.allreduce, launched=launched)

@@ -7,8 +7,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -37,6 +38,12 @@ class Cluster:
 
     def command(self, verb: str) -> str:
         return f"ffn-{self.key}-{verb}"
+
+    def beside(self) -> Self:
+        """The same in another working directory."""
+        workdir = self.workdir.with_name(f"{self.workdir.name}-beside")
+        workdir.mkdir()
+        return replace(self, workdir=workdir)
 
     def call(self, *command: str | Path, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """Run a command in the working directory and return it with its output."""
@@ -70,12 +77,13 @@ class StandIn(Cluster):
         return [line for line in lines if line.split()[0] == name]
 
     def jobs(self) -> list[str]:
-        """Ids in the queue."""
-        return sorted(path.stem for path in (self.state / "jobs").glob("*.json"))
+        """Ids in the queue, of this working directory."""
+        return [job_id for job_id in self.submitted() if (self.state / "jobs" / f"{job_id}.json").exists()]
 
     def submitted(self) -> list[str]:
-        """Ids of all jobs so far."""
-        return sorted(path.name for path in (self.state / "locks").iterdir())
+        """Ids of all jobs of this working directory so far."""
+        lines = (self.state / "submitted").read_text().splitlines() if (self.state / "submitted").exists() else []
+        return sorted(job_id for job_id, folder in map(str.split, lines) if folder == str(self.workdir))
 
     def end(self, job_id: str, how: str) -> None:
         """End a running job: `walltime` or `node`."""
@@ -117,8 +125,7 @@ def stand_in(key: str, tmp_path: Path) -> StandIn:
     (home / ".bash_profile").write_text(f'export PATH="{programs}:$PATH"\n')
     env = _environment(tmp_path, programs) | {"SCHEDULER_STANDIN": str(state), "HOME": str(home)}
     env |= {"XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))}
-    if key == "cobalt":
-        env["COBALT_PROJ"] = "connectomics"
+    env["FFN_PROJECT"] = "connectomics"
     return StandIn(key, {"cobalt": "theta", "pbs": "polaris"}[key], workdir, env, state)
 
 
@@ -150,11 +157,40 @@ def real_slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
         slurm.stop()
 
 
+@dataclass
+class SlurmCluster(Cluster):
+    """The real Slurm."""
+
+    slurm: Slurm
+
+    def jobs(self) -> list[str]:
+        """Ids in the queue, of this working directory."""
+        return self._listed("--states=PENDING,RUNNING,COMPLETING")
+
+    def submitted(self) -> list[str]:
+        """Ids of all jobs of this working directory so far."""
+        return self._listed("--states=all")
+
+    def wait_for(self, job_id: str) -> None:
+        """Block until a job has ended."""
+        self.slurm.wait_for(job_id)
+
+    def _listed(self, *options: str) -> list[str]:
+        lines = self.slurm.ask("squeue", "--noheader", "--format=%i %Z", *options).stdout.splitlines()
+        return sorted(job_id for job_id, folder in map(str.split, lines) if folder == str(self.workdir))
+
+
 @pytest.fixture
-def slurm(real_slurm: Slurm, tmp_path: Path) -> Iterator[Cluster]:
+def slurm(real_slurm: Slurm, tmp_path: Path) -> Iterator[SlurmCluster]:
     """The real Slurm, with nothing of another test in its queue."""
     workdir = tmp_path / "work"
     workdir.mkdir()
     env = _environment(tmp_path, None) | {"SLURM_CONF": real_slurm.env["SLURM_CONF"]}
-    yield Cluster("slurm", "slurm", workdir, env)
+    yield SlurmCluster("slurm", "slurm", workdir, env, real_slurm)
     real_slurm.clear()
+
+
+@pytest.fixture(params=["cobalt", "pbs", "slurm"])
+def cluster(request: pytest.FixtureRequest) -> StandIn | SlurmCluster:
+    """Each of the schedulers in turn."""
+    return request.getfixturevalue(request.param)

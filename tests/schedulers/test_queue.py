@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from ffn.cluster.registry import Record, Registry
 from ffn.cluster.scheduler import Phase
 
 KINDS = {"cobalt": Cobalt, "pbs": PBS}
+HELD = {"cobalt": "user_hold", "pbs": "H"}
 
 
 def submit(cluster, body: str = "exit 0", **more: object) -> str:
@@ -33,8 +35,9 @@ def status(cluster, job_id: str) -> str:
 
 def queue_of(cluster, monkeypatch, now=lambda: 1000.0) -> Queue:
     """The queue of a stand-in in this process, with a clock of our own."""
-    for key in ("PATH", "SCHEDULER_STANDIN", "FFN_CLUSTER_POLL_S"):
+    for key in ("PATH", "SCHEDULER_STANDIN", "FFN_PROJECT", "FFN_CLUSTER_POLL_S"):
         monkeypatch.setenv(key, cluster.env[key])
+    monkeypatch.chdir(cluster.workdir)
     return Queue(KINDS[cluster.key](), cluster.workdir, now=now)
 
 
@@ -190,7 +193,7 @@ def test_states_of_the_queue_in_snakemakes_words(request, key, state, word):
 
 @pytest.mark.parametrize(("fault", "text"), [("deaf", ""), ("garbage", "Traceback: 563001 done\n{"), ("garbage", "")])
 def test_scheduler_out_of_order_is_no_failure_of_a_job(standin, fault, text, monkeypatch):
-    standin.set("hold", {"cobalt": "user_hold", "pbs": "H"}[standin.key])
+    standin.set("hold", HELD[standin.key])
     job_id = submit(standin)
     standin.set(fault, text)
     clock = [1000.0]
@@ -239,12 +242,43 @@ def test_wrong_clock_of_the_scheduler_changes_nothing(standin, skew):
 
 @pytest.mark.parametrize("count", [1, 12])
 def test_one_question_serves_all_jobs(standin, count):
-    standin.set("hold", {"cobalt": "user_hold", "pbs": "H"}[standin.key])
+    standin.set("hold", HELD[standin.key])
     ids = [submit(standin, output=f"{number}.json") for number in range(count)]
     standin.env["FFN_CLUSTER_POLL_S"] = "600"
     before = len(standin.calls("qstat"))
     assert [status(standin, job_id) for job_id in ids] == ["running"] * count
     assert len(standin.calls("qstat")) == before + 1
+
+
+def clones(standin, job_id: str, count: int) -> list[str]:
+    """As if this job had been submitted so many times more, each for a work of its own."""
+    registry = Registry(standin.workdir / ".snakemake" / standin.key)
+    record = registry.job(job_id)
+    job = json.loads((standin.state / "jobs" / f"{job_id}.json").read_text())
+    ids = []
+    for number in range(1, count + 1):
+        clone = job_id.replace(str(job["number"]), str(job["number"] + number))
+        changed = {**job, "id": clone, "number": job["number"] + number}
+        (standin.state / "jobs" / f"{clone}.json").write_text(json.dumps(changed))
+        registry.add(replace(record, name=f"{record.name}-{number}", key=f"{record.key}{number}", id=""))
+        registry.update(registry.job(f"{record.name}-{number}"), id=clone)
+        ids.append(clone)
+    return ids
+
+
+@pytest.mark.parametrize("count", [1, 500])
+def test_questions_of_a_minute_do_not_grow_with_the_jobs(standin, count, monkeypatch):
+    standin.set("hold", HELD[standin.key])
+    first = submit(standin)
+    ids = [first, *clones(standin, first, count - 1)]
+    standin.env["FFN_CLUSTER_POLL_S"] = "15"
+    clock = [1000.0]
+    queue = queue_of(standin, monkeypatch, lambda: clock[0])
+    before = len(standin.calls("qstat"))
+    for _ in range(6):
+        assert {queue.status(job_id) for job_id in ids} == {Phase.ALIVE}
+        clock[0] += 10
+    assert len(standin.calls("qstat")) - before == 3
 
 
 def test_live_job_is_adopted_instead_of_submitted_twice(standin):
@@ -273,7 +307,7 @@ def test_job_whose_answer_was_lost_is_found_by_its_name(standin):
 
 def test_job_that_was_noted_down_but_never_answered_for_is_found_by_its_name(standin):
     """As after a power failure between the scheduler's answer and our note of it."""
-    standin.set("hold", {"cobalt": "user_hold", "pbs": "H"}[standin.key])
+    standin.set("hold", HELD[standin.key])
     job_id = submit(standin)
     registry = Registry(standin.workdir / ".snakemake" / standin.key)
     record = registry.job(job_id)
@@ -287,7 +321,7 @@ def test_jobs_wait_here_while_the_queue_is_full(standin):
     standin.set("full", "2")
     os.mkfifo(standin.workdir / "go")
     bodies = ["read word < go; exit 0", "exit 0", "exit 0", "exit 0"]
-    held = {"cobalt": "user_hold", "pbs": "H"}[standin.key]
+    held = HELD[standin.key]
     first = submit(standin, bodies[0], output="0.json")
     standin.set("hold", held)
     second = submit(standin, output="1.json")
@@ -305,6 +339,27 @@ def test_jobs_wait_here_while_the_queue_is_full(standin):
     assert standin.call(standin.command("cancel"), waiting[1]).returncode == 0
     assert status(standin, waiting[1]) == "failed"
     assert len(standin.submitted()) == 3
+
+
+@pytest.mark.slow
+def test_many_jobs_through_a_queue_that_takes_few(standin, monkeypatch):
+    """200 at once where 20 may be in the queue: each is done once, and none is refused."""
+    standin.set("full", "20")
+    queue, registry = queue_of(standin, monkeypatch), Registry(standin.workdir / ".snakemake" / standin.key)
+    waiting = {
+        queue.submit(write_jobscript(standin, f"echo x >> {number}.done", output=f"{number}.json"))
+        for number in range(200)
+    }
+    most = 0
+    while waiting:
+        most = max(most, len(standin.jobs()))
+        phases = {reference: queue.status(reference) for reference in waiting}
+        assert Phase.FAILED not in phases.values()
+        waiting = {reference for reference, phase in phases.items() if phase is Phase.ALIVE}
+    assert most <= 20
+    assert registry.open_jobs() == []
+    assert [(standin.workdir / f"{number}.done").read_text() for number in range(200)] == ["x\n"] * 200
+    assert len(standin.submitted()) == 200
 
 
 def test_full_queue_is_not_asked_for_each_job(standin):
@@ -343,9 +398,14 @@ def test_sidecar_cancels_what_its_run_left_behind(standin):
 
 
 def test_sidecar_leaves_the_jobs_alone_when_snakemake_is_killed(standin):
-    code = f"import subprocess, sys; print(subprocess.Popen(['{standin.command('sidecar')}'], stdout=subprocess.PIPE, text=True).stdout.readline(), flush=True); sys.stdin.read()"
+    code = (
+        "import subprocess, sys\n"
+        "sidecar = subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE, text=True)\n"
+        "print(sidecar.stdout.readline(), flush=True)\n"
+        "sys.stdin.read()\n"
+    )
     snakemake = subprocess.Popen(
-        ["python3", "-c", code],
+        ["python3", "-c", code, standin.command("sidecar")],
         cwd=standin.workdir,
         env=standin.env,
         stdin=subprocess.PIPE,

@@ -5,32 +5,24 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def snakemake(cluster) -> list[str]:
-    """Snakemake with the profile of a cluster."""
-    profile = ROOT / "workflow" / "profiles" / cluster.profile
-    return [
-        sys.executable, "-m", "snakemake", "--profile", str(profile), "--seconds-between-status-checks", "1",
-        "--latency-wait", "10", "--set-resources", *cluster.overrides,
-    ]  # fmt: skip
-
-
-TWO_STEPS = """
+PROFILES = ROOT / "workflow" / "profiles"
+NODES_OF_THE_JOB = "${{COBALT_PARTSIZE:-${{SLURM_JOB_NUM_NODES:-$(wc -l < $PBS_NODEFILE)}}}}"
+TWO_STEPS = f"""
 rule last:
     input: "middle.txt"
     output: "last.txt"
-    shell: "tr a-z A-Z < {input} > {output}"
+    shell: "tr a-z A-Z < {{input}} > {{output}}"
 
 rule middle:
     output: "middle.txt"
     resources: nodes=3, runtime=7
-    shell: "echo $COBALT_PARTSIZE nodes > {output}"
+    shell: "echo {NODES_OF_THE_JOB} nodes > {{output}}"
 """
 FAILING = """
 rule all:
@@ -42,14 +34,30 @@ rule all:
     output: "done.txt"
     shell: "cat go > {output}"
 """
+MANY = """
+rule all:
+    input: expand("{number}.txt", number=range(int(config["jobs"])))
+
+rule one:
+    output: "{number}.txt"
+    shell: "echo {wildcards.number} > {output}"
+"""
 
 
-def start(cobalt, *options: str) -> subprocess.Popen[str]:
+def snakemake(cluster, *options: object) -> list[str]:
+    """Snakemake with the profile of a cluster, and faster than one would want there."""
+    return [
+        sys.executable, "-m", "snakemake", "--profile", str(PROFILES / cluster.profile),
+        "--seconds-between-status-checks", "1", "--latency-wait", "10", *map(str, options),
+    ]  # fmt: skip
+
+
+def start(cluster, *options: object) -> subprocess.Popen[str]:
     """Snakemake in a session of its own, with its messages in a pipe."""
     return subprocess.Popen(
-        [*SNAKEMAKE, *options],
-        cwd=cobalt.workdir,
-        env=cobalt.env,
+        snakemake(cluster, *options),
+        cwd=cluster.workdir,
+        env=cluster.env,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -68,112 +76,156 @@ def read_until(process: subprocess.Popen[str], words: str) -> str:
     pytest.fail(f"'{words}' never came:\n{''.join(seen)}")
 
 
-def at_rest(process: subprocess.Popen[str]) -> bool:
-    """Whether a process has no child and all its threads sleep."""
-    try:
-        threads = list(Path(f"/proc/{process.pid}/task").iterdir())
-        states = {(thread / "stat").read_text().rpartition(")")[2].split()[0] for thread in threads}
-        children = [child for thread in threads for child in (thread / "children").read_text().split()]
-    except FileNotFoundError:  # a thread ended just now
-        return False
-    return states == {"S"} and not children
+def read_job_id(process: subprocess.Popen[str]) -> str:
+    return read_until(process, "with external jobid").split("'")[1]
 
 
-def write_snakefile(cobalt, text: str) -> None:
-    (cobalt.workdir / "Snakefile").write_text(text)
+def write_snakefile(cluster, text: str) -> None:
+    (cluster.workdir / "Snakefile").write_text(text)
 
 
-def test_jobs_run_in_order_with_their_resources(cobalt):
-    write_snakefile(cobalt, TWO_STEPS)
-    done = cobalt.call(*SNAKEMAKE, timeout=240)
-    assert done.returncode == 0, done.stderr
-    assert (cobalt.workdir / "last.txt").read_text() == "3 NODES\n"
-    first, second = cobalt.calls("qsub")
-    assert "-n 3 -t 7 -q debug-cache-quad --attrs mcdram=cache:numa=quad" in first
-    assert "-n 1 -t 60" in second
+def waiting_job(cluster, *options: object) -> tuple[subprocess.Popen[str], str]:
+    """Snakemake with one job in the queue that waits for a word in the pipe `go`."""
+    os.mkfifo(cluster.workdir / "go")
+    write_snakefile(cluster, WAITING)
+    process = start(cluster, *options)
+    return process, read_job_id(process)
 
 
-@pytest.mark.slow
-def test_job_over_its_time_is_submitted_again(cobalt):
-    os.mkfifo(cobalt.workdir / "go")
-    write_snakefile(cobalt, WAITING)
-    snakemake = start(cobalt)
-    job_id = read_until(snakemake, "with external jobid").split("'")[1]
-    cobalt.time_is_up(job_id)
-    assert "goes on with its work" in read_until(snakemake, f"Job {job_id} was stopped by Cobalt")
-    (cobalt.workdir / "go").write_text("went\n")
-    output, _ = snakemake.communicate(timeout=240)
-    assert snakemake.returncode == 0, output
-    assert len(cobalt.calls("qsub")) == 2
+def give_word(cluster) -> None:
+    (cluster.workdir / "go").write_text("went\n")
+
+
+def assert_went(cluster, process: subprocess.Popen[str], submissions: int) -> None:
+    """The workflow ends well, its only rule ran to its end, and so many jobs were submitted for it."""
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
     assert "Error in rule" not in output
-    assert (cobalt.workdir / "done.txt").read_text() == "went\n"
+    assert (cluster.workdir / "done.txt").read_text() == "went\n"
+    assert len(cluster.submitted()) == submissions
 
 
 @pytest.mark.slow
-def test_failed_job_is_not(cobalt):
-    write_snakefile(cobalt, FAILING)
-    done = cobalt.call(*SNAKEMAKE, timeout=240)
-    assert done.returncode != 0
-    assert len(cobalt.calls("qsub")) == 1
-
-
-def test_refused_submission_is_shown(cobalt):
-    del cobalt.env["COBALT_PROJ"]
-    write_snakefile(cobalt, FAILING)
-    done = cobalt.call(*SNAKEMAKE, timeout=240)
-    assert done.returncode != 0
-    assert "No project specified" in done.stdout + done.stderr
+def test_jobs_run_in_order_with_their_resources(cluster):
+    write_snakefile(cluster, TWO_STEPS)
+    done = cluster.call(*snakemake(cluster), timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert (cluster.workdir / "last.txt").read_text() == "3 NODES\n"
+    assert len(cluster.submitted()) == 2
 
 
 @pytest.mark.slow
-def test_interrupt_takes_the_jobs_out_of_the_queue(cobalt):
-    os.mkfifo(cobalt.workdir / "go")
-    write_snakefile(cobalt, WAITING)
-    snakemake = start(cobalt, "--seconds-between-status-checks", "5")
-    job_id = read_until(snakemake, "with external jobid").split("'")[1]
-    # Snakemake may lose an interrupt that comes while it notes the new job down, and it forgets its jobs while it asks
-    # for their states. So: after it has asked once, and when none of its threads runs.
-    while not (cobalt.calls("qstat") and at_rest(snakemake)):
-        assert snakemake.poll() is None
+def test_job_over_its_time_is_submitted_again(standin):
+    process, job_id = waiting_job(standin)
+    standin.end(job_id, "walltime")
+    assert "goes on with its work" in read_until(process, f"Job {job_id} was stopped by")
+    give_word(standin)
+    assert_went(standin, process, submissions=2)
+
+
+@pytest.mark.slow
+def test_failed_job_is_not(standin):
+    write_snakefile(standin, FAILING)
+    done = standin.call(*snakemake(standin), timeout=240)
+    assert done.returncode != 0
+    assert len(standin.submitted()) == 1
+
+
+@pytest.mark.slow
+def test_refused_submission_is_shown(standin):
+    del standin.env["FFN_PROJECT"]
+    write_snakefile(standin, FAILING)
+    done = standin.call(*snakemake(standin), timeout=240)
+    assert done.returncode != 0
+    words = {"cobalt": "No project specified", "pbs": "Account_Name is required to be set"}
+    assert words[standin.key] in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_scheduler_that_does_not_answer_for_a_while(standin):
+    process, _ = waiting_job(standin)
+    standin.set("deaf")
+    asked = len(standin.calls("qstat"))
+    while len(standin.calls("qstat")) < asked + 6:
+        assert process.poll() is None
         time.sleep(0.02)
-    snakemake.send_signal(signal.SIGINT)
-    snakemake.communicate(timeout=120)
-    assert snakemake.returncode != 0
-    cobalt.wait_for(job_id)
-    assert cobalt.calls("qdel") == [f"qdel {job_id}"]
-    assert len(cobalt.calls("qsub")) == 1
-    assert cobalt.jobs() == []
+    standin.clear("deaf")
+    give_word(standin)
+    assert_went(standin, process, submissions=1)
 
 
 @pytest.mark.slow
-def test_crashed_snakemake_finds_its_job_again(cobalt):
-    os.mkfifo(cobalt.workdir / "go")
-    write_snakefile(cobalt, WAITING)
-    snakemake = start(cobalt)
-    job_id = read_until(snakemake, "with external jobid").split("'")[1]
-    os.killpg(snakemake.pid, signal.SIGKILL)
-    snakemake.communicate()
-    assert cobalt.jobs() == [job_id]
-    cobalt.call(*SNAKEMAKE, "--unlock")
-    again = start(cobalt)
+@pytest.mark.parametrize("moment", ["submitting", "asking", "waiting"])
+def test_interrupt_takes_all_jobs_out_of_the_queue(standin, moment):
+    """Whatever Snakemake is at: it forgets a job while it submits it or asks how it is."""
+    os.mkfifo(standin.workdir / "go")
+    write_snakefile(standin, MANY.replace("echo {wildcards.number} >", "cat go >"))
+    polls = "1" if moment == "asking" else "60"
+    process = start(standin, "--config", "jobs=3", "--seconds-between-status-checks", polls)
+    for _ in range(1 if moment == "submitting" else 3):
+        read_job_id(process)
+    asked = len(standin.calls("qstat"))
+    while moment == "asking" and len(standin.calls("qstat")) == asked:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=120)
+    assert process.returncode != 0
+    for job_id in standin.submitted():
+        standin.wait_for(job_id)
+    assert standin.jobs() == []
+
+
+@pytest.mark.slow
+def test_crashed_snakemake_finds_its_job_again(cluster):
+    process, job_id = waiting_job(cluster)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert cluster.jobs() == [job_id]
+    cluster.call(*snakemake(cluster, "--unlock"))
+    again = start(cluster)
     read_until(again, "already does the work of all")
-    assert job_id in read_until(again, "with external jobid")
-    (cobalt.workdir / "go").write_text("went\n")
-    again.communicate(timeout=240)
-    assert again.returncode == 0
-    assert len(cobalt.calls("qsub")) == 1
-    assert (cobalt.workdir / "done.txt").read_text() == "went\n"
+    assert read_job_id(again) == job_id
+    give_word(cluster)
+    assert_went(cluster, again, submissions=1)
 
 
 @pytest.mark.slow
-def test_first_stages_of_our_workflow(cobalt):
+def test_two_workflows_side_by_side(cluster):
+    """Of one user, in two working directories: each waits for its own jobs, and an interrupt ends only its own."""
+    first, first_id = waiting_job(cluster)
+    other = cluster.beside()
+    second, second_id = waiting_job(other)
+    assert first_id != second_id
+    first.send_signal(signal.SIGINT)
+    first.communicate(timeout=120)
+    cluster.wait_for(first_id)
+    assert other.jobs() == [second_id]
+    give_word(other)
+    assert_went(other, second, submissions=1)
+
+
+@pytest.mark.slow
+def test_more_jobs_than_the_queue_takes(standin):
+    """Snakemake waits for those that wait here; with 200 of them: test_queue."""
+    standin.set("full", "3")
+    write_snakefile(standin, MANY)
+    done = standin.call(*snakemake(standin, "--config", "jobs=8"), timeout=400)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert sorted(path.stem for path in standin.workdir.glob("*.txt")) == list("01234567")
+    assert len(standin.submitted()) == 8
+
+
+@pytest.mark.slow
+def test_first_stages_of_our_workflow(cluster):
     """From another folder, so that a relative path anywhere in the profile would show."""
-    (cobalt.workdir / "elsewhere").mkdir()
+    elsewhere = replace(cluster, workdir=cluster.workdir / "elsewhere")
+    elsewhere.workdir.mkdir()
     config = ROOT / "tests" / "workflow" / "configs" / "tiny.yaml"
-    done = cobalt.call(
-        *SNAKEMAKE, "--snakefile", ROOT / "Snakefile", "--directory", "elsewhere", "--configfile", config, "--",
-        "results/tiny/prepare/done.json", timeout=400,
+    done = cluster.call(
+        *snakemake(cluster, "--snakefile", ROOT / "Snakefile", "--directory", "elsewhere", "--configfile", config),
+        "--", "results/tiny/prepare/done.json", timeout=400,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert (cobalt.workdir / "elsewhere/results/tiny/prepare/coordinates.h5").is_file()
-    assert len(cobalt.calls("qsub")) == 2
+    assert (elsewhere.workdir / "results/tiny/prepare/coordinates.h5").is_file()
+    assert len(elsewhere.submitted()) == 2

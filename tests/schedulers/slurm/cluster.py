@@ -23,7 +23,7 @@ PROGRAMS = (
 HINT = "a real Slurm with accounting: apt-get install slurm-wlm slurmdbd munge mariadb-server"
 START_S = 60.0
 JOB_S = 180.0
-CPUS = 4
+CPUS = 8
 """Of each node, whatever this machine has: jobs of the tests wait more than they compute."""
 
 
@@ -158,9 +158,9 @@ class Slurm:
             "ProctrackType=proctrack/linuxproc", "TaskPlugin=task/none", "SelectType=select/cons_tres",
             "SelectTypeParameters=CR_Core", "ReturnToService=2", "SlurmdParameters=config_overrides",
             "JobAcctGatherType=jobacct_gather/none", "MpiDefault=none", "SwitchType=switch/none",
-            "AccountingStorageEnforce=limits", "EnforcePartLimits=ALL", "AccountingStorageType=accounting_storage/slurmdbd", "AccountingStorageHost=localhost",
-            f"AccountingStoragePass={munge}",
-            f"AccountingStoragePort={dbd}", "SchedulerType=sched/backfill",
+            "AccountingStorageEnforce=limits", "EnforcePartLimits=ALL",
+            "AccountingStorageType=accounting_storage/slurmdbd", "AccountingStorageHost=localhost",
+            f"AccountingStoragePass={munge}", f"AccountingStoragePort={dbd}", "SchedulerType=sched/backfill",
             "SchedulerParameters=sched_interval=1,sched_min_interval=100000,bf_interval=1,batch_sched_delay=0",
             f"KillWait={self.kill_wait_s}", "InactiveLimit=0", "MinJobAge=300", "SlurmdTimeout=10", "OverTimeLimit=0",
             f"StateSaveLocation={self.folder}/state", f"SlurmdSpoolDir={self.folder}/spool-%n",
@@ -172,7 +172,8 @@ class Slurm:
             for name, port in zip(self.names, nodes, strict=True)
         ]
         lines.append(
-            f"PartitionName=main Nodes={','.join(self.names)} Default=YES MaxNodes={self.nodes} MaxTime=1:00:00 State=UP"
+            f"PartitionName=main Nodes={','.join(self.names)} Default=YES MaxNodes={self.nodes} MaxTime=1:00:00"
+            " State=UP"
         )
         (self.folder / "slurm.conf").write_text("\n".join(lines) + "\n")
         accounting = self.folder / "slurmdbd.conf"

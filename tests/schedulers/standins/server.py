@@ -4,6 +4,7 @@ The state of one lies in $SCHEDULER_STANDIN:
 
     jobs/<id>.json       jobs in the queue                locks/<id>   locked until the job has ended
     history/<id>.json    jobs that have ended             calls.log    one line for each call of a client
+    submitted            id and working directory of each job so far
 
 Faults are files in that folder, some with a text in them:
 
@@ -125,6 +126,8 @@ def next_number() -> int:
 
 def launch_server(script: Path, job_id: str) -> None:
     """Start the process that looks after a job; returns when the job is locked."""
+    with (ROOT / "submitted").open("a") as submitted:
+        submitted.write(f"{job_id} {Path.cwd()}\n")
     server = subprocess.Popen(
         [sys.executable, str(script), job_id],
         stdin=subprocess.DEVNULL,

@@ -1,0 +1,97 @@
+"""The whole chain through each scheduler, training and inference with two ranks started by the profile's launcher."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import yaml
+from test_snakemake import ROOT, read_job_id, read_until, snakemake, start
+
+from ffn.model.checkpoint import read_tensors
+
+TINY = ROOT / "tests" / "workflow" / "configs" / "tiny.yaml"
+RUN = Path("results/tiny")
+pytestmark = pytest.mark.slow
+
+
+def configuration(folder: Path, **training: object) -> Path:
+    """The tiny run with two ranks, in which nothing depends on how many threads a rank has."""
+    values = yaml.safe_load(TINY.read_text())
+    values["threads"] = {"intra_op": 1, "inter_op": 1}
+    values["training"] |= {"ranks": 2, "batch": 1, **training}
+    values["inference"] |= {"intra_op_threads": 1}
+    values["cluster"] = {"nodes": 1, "ranks_per_node": 2, "inference_ranks_per_node": 2}
+    path = folder / "chain.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def chain(*options: object) -> list[str]:
+    return ["--snakefile", str(ROOT / "Snakefile"), *map(str, options)]
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run on this machine alone."""
+    folder = tmp_path_factory.mktemp("local")
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", *chain("--cores", 2, "--configfile", configuration(folder))],
+        cwd=folder,
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return folder / RUN
+
+
+def test_training_whose_node_dies_goes_on(standin, local):
+    """The job that follows continues from the last checkpoint, and comes to the same weights."""
+    config = configuration(standin.workdir, checkpoint_every=5)
+    train = standin.workdir / RUN / "train"
+    process = start(standin, *chain("--configfile", config), "--", RUN / "train/done.json")
+    for _ in ("synthesize", "prepare"):
+        read_job_id(process)
+    job_id = read_job_id(process)
+    while not any((train / "checkpoints").glob("step-" + 8 * "[0-9]")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    standin.end(job_id, "node")
+    assert "restarts left: 2" in read_until(process, f"Job {job_id} was stopped by")
+    output, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, output
+    assert len(standin.submitted()) == 4
+    assert "Resuming after step" in (standin.workdir / RUN / "logs/train.log").read_text()
+    ours, theirs = read_tensors(train / "model.ckpt"), read_tensors(local / "train/model.ckpt")
+    assert ours.keys() == theirs.keys()
+    for name, values in theirs.items():
+        np.testing.assert_array_equal(ours[name], values, name)
+
+
+def digest(folder: Path) -> dict[str, str]:
+    """Of each file of a precomputed layer."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in ("done.json", "started.json")
+    }
+
+
+def test_same_segmentation_bit_for_bit(cluster, local):
+    config = configuration(cluster.workdir)
+    done = cluster.call(*snakemake(cluster, *chain("--configfile", config)), timeout=1500)
+    assert done.returncode == 0, done.stderr[-6000:]
+    run = cluster.workdir / RUN
+    assert json.loads((run / "train/done.json").read_text())["facts"]["layouts"][-1]["ranks"] == 2
+    with h5py.File(run / "assemble/segmentation.h5") as ours, h5py.File(local / "assemble/segmentation.h5") as theirs:
+        assert theirs["labels"][...].any()
+        np.testing.assert_array_equal(ours["labels"][...], theirs["labels"][...])
+    assert digest(run / "export/segmentation") == digest(local / "export/segmentation")
