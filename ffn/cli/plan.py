@@ -10,6 +10,7 @@ _EXAMPLES = """\
   ffn plan --config config/fib25.yaml
   ffn plan --config config/fib25.yaml --measure
   ffn plan --config config/fib25.yaml --walltime 180 --memory 96 --nodes 16
+  ffn plan --config config/fib25.yaml --nodes 128 --speed 3
 
 Speed and work are taken from what the run has finished so far, else from the last --measure with this network, else
 speed is unknown and work is that of the published run; the plan that measures uses what it found. What is stated here
@@ -28,6 +29,12 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         help="first time the network here for some seconds (of passes that differ each one), keep it",
     )
     parser.add_argument("--seconds", type=_amount, default=10.0, help="time for --measure (default: %(default)s)")
+    parser.add_argument(
+        "--speed",
+        type=_amount,
+        metavar="N",
+        help="fields of view a second of one process, where that was measured on another machine",
+    )
     parser.add_argument(
         "--walltime",
         type=_amount,
@@ -53,7 +60,8 @@ def _plan(args: argparse.Namespace) -> None:
     from ffn.planning.advice import advise, require_memory, warnings
     from ffn.planning.estimate import Known, configured_machine, estimate
     from ffn.planning.extent import extent_of
-    from ffn.planning.rates import store_speed, to_measure
+    from ffn.planning.memory import concurrent_tiles
+    from ffn.planning.rates import Speed, store_speed, to_measure
     from ffn.planning.table import as_values, table, written
     from ffn.progress import log
 
@@ -70,6 +78,8 @@ def _plan(args: argparse.Namespace) -> None:
         for one in to_measure(config):
             store_speed(one, measure_speed(one, args.seconds))
     known = Known.of(config, measured=args.measure)
+    if args.speed is not None:
+        known = replace(known, speed=Speed(args.speed, concurrent_tiles(config), "given by --speed"))
     machine = configured_machine(config, None)
     if args.nodes is not None:
         jobs, left = divmod(args.nodes, config.cluster.inference_nodes)

@@ -439,6 +439,13 @@ def test_table_says_what_is_known_and_from_where(config_file, capsys):
     assert "suggested" in text
 
 
+def test_speed_of_another_machine(config_file, capsys):
+    assert main(["plan", "--config", str(config_file), "--speed", "12.5", "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["fovs_per_s"] == 12.5
+    assert values["total_s"] == pytest.approx(values["fovs"] / 12.5, rel=1e-3)
+
+
 def test_json(config_file, capsys):
     config = parse_config(yaml.safe_load(config_file.read_text()))
     finished(config, 0, "0:40,0:40,0:64", 1024, 9000, rate=4.0)
