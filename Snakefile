@@ -20,6 +20,8 @@ rule all:
 
 # What a queue would not take is said before anything waits in it.
 if workflow.is_main_process:
-    refusals = plan.refusals(stated_resources(workflow.rules))
-    if refusals:
+    asked = asked_of(workflow.rules)
+    if refusals := plan.refusals(asked):
         raise WorkflowError("\n".join(refusals))
+    if workflow.output_settings.dryrun and (node_hours := plan.node_hours(asked)):
+        logger.info(node_hours)

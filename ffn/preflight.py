@@ -1,6 +1,6 @@
 """What reading headers can show before anything runs: every problem of a configuration's inputs at once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from itertools import combinations
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ffn.config import Config, Region, overlap_problems
+from ffn.config.load import examine, report_of
 from ffn.config.masks import SHIFT_CHANNELS, Mask, ShiftMask
 from ffn.config.seeds import PolicyInvertOrigins
 from ffn.errors import ConfigError, FFNError
@@ -38,6 +39,15 @@ def require_training_inputs(config: Config) -> None:
         count = f"{len(problems)} problem" + ("s" if len(problems) > 1 else "")
         lines = "\n".join(f"  - {problem}" for problem in problems)
         raise ConfigError(f"The training data of run '{config.run}' have {count}:\n{lines}")
+
+
+def checked(values: Mapping[str, Any], name: str, inputs: bool = True) -> Config:
+    """The configuration in `values`. Raises ConfigError with all its problems: of keys and, if asked, of inputs."""
+    found = examine(values)
+    problems = found.also(check_inputs(found.config) if inputs and found.config is not None else [])
+    if found.config is None or problems:
+        raise ConfigError(report_of(problems, name))
+    return found.config
 
 
 def check_inputs(config: Config) -> list[str]:

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from ffn.batches import Batch
 from ffn.config import Config, Region
 
 SYNTHETIC = "synthetic"
@@ -173,3 +174,25 @@ def checkpoint_files(checkpoint: Path) -> list[Path]:
     index = prefix.with_name(f"{prefix.name}.index")
     data = sorted(prefix.parent.glob(f"{prefix.name}.data-*"))
     return [index, *data] if index.is_file() and data else []
+
+
+@dataclass(frozen=True)
+class MarkedBatch:
+    """A batch that has a marker: of the sub-volumes, or of one pass over them."""
+
+    path: Path
+    batch: Batch
+    number: int | None
+
+    @classmethod
+    def read(cls, path: Path) -> "MarkedBatch | None":
+        """Of the name of a marker, or None if it is none."""
+        name, _, number = path.stem.partition("-pass-")
+        batch = Batch.parse(name)
+        return None if batch is None else cls(path, batch, int(number) if number else None)
+
+    def folders(self, paths: RunPaths) -> list[Path]:
+        """What the marker says is complete."""
+        if self.number is None:
+            return [paths.tile(index) for index in self.batch.indices]
+        return [paths.tile_pass(index, self.number) for index in self.batch.indices]

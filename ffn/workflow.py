@@ -13,7 +13,7 @@ that even a batch that is run again keeps what is finished of it.
 
 import json
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,24 +22,30 @@ from typing import Any
 
 import yaml
 
-from ffn.batches import Batch, cut
-from ffn.cluster.launch import Layout, launch_line, spread
-from ffn.cluster.site import Request, Site, load_site, request_problem
+from ffn.batches import cut
+from ffn.cluster.resources import Asked, launch_line_of, launcher_of, node_hours, refusals
 from ffn.config import Config, Region
 from ffn.config.inference import OF_CONSENSUS
 from ffn.config.inference import WITHOUT_EFFECT as INFERENCE_WITHOUT_EFFECT
-from ffn.config.load import examine, report_of
 from ffn.errors import ConfigError
 from ffn.files import write_text
 from ffn.geometry import Box, overlapping_tiles
 from ffn.planning.estimate import chosen_tiles_per_job, consensus_mb, inference_mb
 from ffn.planning.table import outlook
-from ffn.runs import SYNTHETIC, RunPaths
+from ffn.planning.walltime import UNKNOWN_MIN, Stage, stage_minutes
+from ffn.preflight import checked
+from ffn.runs import SYNTHETIC, MarkedBatch, RunPaths
 from ffn.scaling.targets import StudyPlan
 from ffn.stages import settings_hash
 
 ALL_CORES = 1024
 """Threads of a job that takes whatever there is: Snakemake lowers it to --cores."""
+
+_STAGES = {"synth", "prepare", "train", "assemble", "agglomerate", "evaluate", "export", "report"}
+"""Rules of one job."""
+
+_GROUPS = {"synth": "data", "prepare": "data", "evaluate": "scores", "report": "scores"}
+"""Short stages that follow each other: one job of a cluster, so that they wait in its queue once."""
 
 # Settings that change how fast or how safely a stage works, but not what it makes.
 _WITHOUT_EFFECT = {
@@ -47,27 +53,6 @@ _WITHOUT_EFFECT = {
     "inference": INFERENCE_WITHOUT_EFFECT,
     "assembly": {"workers"},
 }
-
-
-def default_config_file(shipped: str) -> str:
-    """`config.yaml` of the working directory where there is one, else the one that comes with the workflow."""
-    return "config.yaml" if Path("config.yaml").is_file() else shipped
-
-
-def checked(values: Mapping[str, Any], name: str, inputs: bool = True) -> Config:
-    """The configuration in `values`. Raises ConfigError with all its problems: of keys and, if asked, of inputs."""
-    found = examine(values)
-    problems = found.also(input_problems(found.config) if inputs and found.config is not None else [])
-    if found.config is None or problems:
-        raise ConfigError(report_of(problems, name))
-    return found.config
-
-
-def input_problems(config: Config) -> list[str]:
-    """What is missing or does not fit among the volumes and the checkpoint; only headers are read."""
-    from ffn.preflight import check_inputs  # here, because reading volumes takes a second to import
-
-    return check_inputs(config)
 
 
 @dataclass(frozen=True)
@@ -251,8 +236,8 @@ class Plan:
                 with suppress(OSError):  # a dry-run may look at results that it cannot change
                     marked.path.unlink()
 
-    def _marked_batches(self) -> list["_MarkedBatch"]:
-        found = map(_MarkedBatch.read, sorted(self.paths.infer_jobs.glob("*.done")))
+    def _marked_batches(self) -> list[MarkedBatch]:
+        found = map(MarkedBatch.read, sorted(self.paths.infer_jobs.glob("*.done")))
         return [marked for marked in found if marked is not None]
 
     @property
@@ -283,7 +268,7 @@ class Plan:
 
     def launch(self, resources: Any) -> str:
         """Launch line of a rule of one process."""
-        return _launch_line(resources, "horovodrun", 1, 1)
+        return launch_line_of(resources, "horovodrun", 1, 1)
 
     def launch_training(self, resources: Any) -> str:
         """Launch line of the training ranks."""
@@ -307,6 +292,14 @@ class Plan:
         """Processes of an inference job on a cluster."""
         return self.config.cluster.inference_nodes * self.config.cluster.inference_ranks_per_node
 
+    def group(self, rule: str) -> str | None:
+        """The group of rules that run in one job of a cluster."""
+        return None if self.jobs is None else _GROUPS[rule]
+
+    def minutes(self, stage: Stage) -> int:
+        """Wall time of a job of this stage."""
+        return UNKNOWN_MIN if self.jobs is None else stage_minutes(self.config, stage)
+
     @cached_property
     def inference_mb(self) -> int:
         """Memory of a node of an inference job."""
@@ -321,33 +314,31 @@ class Plan:
         """What inference will take, in a few lines; never an error."""
         return outlook(self.config, self.jobs, self.tiles_per_job)
 
-    def refusals(self, resources: Mapping[str, Mapping[str, int | str]]) -> list[str]:
-        """What the queues of a cluster would not take, a sentence each.
+    def refusals(self, asked: Iterable[Asked]) -> list[str]:
+        """What the queues of a cluster would not take of the rules that have not finished, a sentence each."""
+        unfinished = [one for one in asked if not Path(self.marker(one.rule)).exists()]
+        return refusals(unfinished, _GROUPS)
 
-        Args:
-            resources: Of the jobs of each rule, as far as they do not depend on the job (`stated_resources`).
-        """
-        asking: dict[tuple[int | str | None, ...], list[str]] = {}
-        for rule, stated in resources.items():
-            if not self._is_finished(rule):
-                asked = tuple(stated.get(name) for name in ("site", "queue", "nodes", "runtime"))
-                asking.setdefault(asked, []).append(rule)
-        problems = []
-        for (site, queue, nodes, minutes), rules in asking.items():
-            if site and queue and isinstance(nodes, int) and isinstance(minutes, int):
-                problem = request_problem(load_site(str(site)), Request(rules, nodes, minutes, str(queue)))
-                problems += [] if problem is None else [problem]
-        return problems
+    def node_hours(self, asked: Sequence[Asked]) -> str:
+        """What the run's jobs that are still to do ask of a cluster, in one line; empty on this machine."""
+        stages = [one.rule for one in asked if one.rule in _STAGES]
+        counts = {rule: 1 - int(Path(self.marker(rule)).exists()) for rule in stages}
+        batches = self._batches_to_do()
+        counts |= {"infer": batches * len(self.config.inference.all_passes), "consensus": batches}
+        return node_hours(asked, counts)
 
-    def _is_finished(self, rule: str) -> bool:
-        return Path(self.marker(rule)).exists()
+    def _batches_to_do(self) -> int:
+        """0 where that takes a look at the data."""
+        if self.tile_count is None:
+            return 0
+        return sum(not Path(marker).exists() for marker in self.batch_markers(None))
 
     def _is_local(self, resources: Any) -> bool:
         return self.launcher(resources) == "horovodrun"
 
     def launcher(self, resources: Any) -> str:
         """What starts the ranks of a job."""
-        return _launcher(resources, self.config.cluster.launcher)
+        return launcher_of(resources, self.config.cluster.launcher)
 
     @property
     def attend_training(self) -> str:
@@ -359,8 +350,8 @@ class Plan:
     def launch_ranks(self, resources: Any, ranks: int) -> str:
         """Launch line of this many ranks, on the nodes of the job where it is one of a cluster."""
         default = self.config.cluster.launcher
-        nodes = 1 if _launcher(resources, default) == "horovodrun" else resources.nodes
-        return _launch_line(resources, default, ranks, nodes)
+        nodes = 1 if launcher_of(resources, default) == "horovodrun" else resources.nodes
+        return launch_line_of(resources, default, ranks, nodes)
 
     @property
     def tasks(self) -> int:
@@ -393,74 +384,9 @@ class Plan:
         return [*(self.config.data.labelled.values() if self.trains else ()), self.config.data.test]
 
 
-@dataclass(frozen=True)
-class _MarkedBatch:
-    """A batch that has a marker: of the sub-volumes, or of one pass over them."""
-
-    path: Path
-    batch: Batch
-    number: int | None
-
-    @classmethod
-    def read(cls, path: Path) -> "_MarkedBatch | None":
-        name, _, number = path.stem.partition("-pass-")
-        batch = Batch.parse(name)
-        return None if batch is None else cls(path, batch, int(number) if number else None)
-
-    def folders(self, paths: RunPaths) -> list[Path]:
-        """What the marker says is complete."""
-        if self.number is None:
-            return [paths.tile(index) for index in self.batch.indices]
-        return [paths.tile_pass(index, self.number) for index in self.batch.indices]
-
-
 def _lookup(values: Mapping[str, Any], key: str) -> Any:
     found: Any = values
     for part in key.split("."):
         found = found[part]
     ignored = _WITHOUT_EFFECT.get(key, set())
     return {name: value for name, value in found.items() if name not in ignored} if isinstance(found, dict) else found
-
-
-def stated_resources(rules: Iterable[Any]) -> dict[str, dict[str, int | str]]:
-    """Resources of Snakemake's rules by name, with those of the profile and the command line; without those that are
-    computed for each job, and without rules that run nothing."""
-    return {
-        str(rule.name): {
-            name: _unquoted(resource.raw) for name, resource in rule.resources.items() if resource.raw is not None
-        }
-        for rule in rules
-        if not rule.norun
-    }
-
-
-def _unquoted(value: int | str) -> int | str:
-    """Profiles put texts in quotes of their own, so that they are not computed."""
-    if not isinstance(value, str):
-        return value
-    text = value.strip()
-    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
-
-
-def _site(resources: Any) -> Site | None:
-    """The machine that a job runs on, where its profile names one."""
-    name = resources.get("site")
-    return load_site(name) if name else None
-
-
-def _launcher(resources: Any, default: str) -> str:
-    site = _site(resources)
-    return str(resources.get("launcher", default)) if site is None else site.launcher
-
-
-def _launch_line(resources: Any, default: str, ranks: int, nodes: int) -> str:
-    """What starts the ranks of a job, by its resources."""
-    site, per_node, depth = _site(resources), spread(ranks, nodes), resources.get("depth")
-    if site is None:
-        depth = int(depth or 1)
-        layout = Layout(nodes, per_node, depth, environment={"OMP_NUM_THREADS": str(depth)})
-    else:
-        node, depth = site.node, int(depth or site.node.depth(per_node))
-        environment = site.rank_environment(per_node, depth)
-        layout = Layout(nodes, per_node, depth, node.cores, node.hyperthreads, site.affinity, environment)
-    return launch_line(_launcher(resources, default), layout)

@@ -38,7 +38,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 def _check(args: argparse.Namespace) -> None:
     from ffn.config.load import read_values
-    from ffn.workflow import checked
+    from ffn.preflight import checked
 
     config = checked(read_values(args.file), str(args.file))
     print(f"{args.file} is in order: run {config.run}.")

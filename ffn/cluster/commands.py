@@ -8,9 +8,14 @@
 Snakemake forgets a job while it asks for its state or submits it, and an interrupt may come just then; so the sidecar,
 which it ends on its way out, cancels all that this run waits for. If Snakemake is killed, the sidecar ends without
 cancelling anything: the jobs go on, and the next start of Snakemake waits for them.
+
+Snakemake also loses an interrupt that comes while it runs one of its short asynchronous parts to their end (asyncio's
+runner drops it), and goes on submitting. A terminal's Ctrl-C reaches the sidecar too, which notes it down; a submission
+after that is none, and interrupts Snakemake again.
 """
 
 import argparse
+import json
 import os
 import signal
 import sys
@@ -24,6 +29,7 @@ from ffn.cluster.queue import Queue
 from ffn.cluster.scheduler import Phase, Scheduler
 from ffn.cluster.slurm import Slurm
 from ffn.errors import FFNError
+from ffn.files import write_json
 
 RUN_VARIABLE = "SNAKEMAKE_CLUSTER_SIDECAR_VARS"
 """In it Snakemake passes on what the sidecar printed first."""
@@ -47,6 +53,9 @@ def submit_main(scheduler: Scheduler, argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     def submit() -> int:
+        if _repeat_interrupt(scheduler):
+            print(f"{parser.prog}: Interrupted; this job is not submitted.", file=sys.stderr)
+            return 1
         try:
             print(_queue(scheduler).submit(args.jobscript, args.prelude), flush=True)
         except FFNError as error:
@@ -97,19 +106,40 @@ def sidecar_main(scheduler: Scheduler, argv: Sequence[str] | None = None) -> int
     )
     parser.parse_args(argv)
     # A terminal's Ctrl-C is for Snakemake; it ends this process when it is through with its own jobs.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    signals = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     snakemake, run = os.getppid(), uuid.uuid4().hex
+    queue = Queue(scheduler, Path.cwd(), run)
     print(run, flush=True)
     while os.getppid() == snakemake:
-        if signal.sigtimedwait({signal.SIGTERM}, _WATCH_S) is not None:
-            Queue(scheduler, Path.cwd(), run).cancel_run()
+        received = signal.sigtimedwait(signals, _WATCH_S)
+        if received is None:
+            continue
+        if received.si_signo == signal.SIGTERM:
+            queue.cancel_run()
             break
+        write_json(_interrupted(queue), {"snakemake": snakemake})
+    _interrupted(queue).unlink(missing_ok=True)
     return 0
 
 
 def _queue(scheduler: Scheduler) -> Queue:
     return Queue(scheduler, Path.cwd(), os.environ.get(RUN_VARIABLE, ""))
+
+
+def _interrupted(queue: Queue) -> Path:
+    """There while the run of Snakemake that asks was interrupted and goes on."""
+    return queue.registry.folder / f"interrupted-{queue.run}.json"
+
+
+def _repeat_interrupt(scheduler: Scheduler) -> bool:
+    """Whether this run was interrupted, of which it is told again: it waits for this command, and will hear it."""
+    try:
+        noted = json.loads(_interrupted(_queue(scheduler)).read_text(encoding="utf-8"))
+        os.kill(noted["snakemake"], signal.SIGINT)
+    except (OSError, ValueError, KeyError):
+        return False
+    return True
 
 
 def _to_its_end(work: Callable[[], int]) -> int:

@@ -45,11 +45,11 @@ class JobScript:
     def resources(self) -> Mapping[str, Any]:
         return self.properties.get("resources", {})
 
-    def key(self, workdir: Path) -> str:
-        """Names the work, not the submission: the same for the same rule, outputs and working directory."""
-        outputs = sorted(self.properties.get("output") or self.properties.get("input") or [])
-        identity = [str(workdir), self.name, outputs, self.properties.get("wildcards", {})]
-        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    def works(self, workdir: Path) -> list[str]:
+        """Names of its pieces of work, one for each file that it makes: the same whichever job makes that file."""
+        outputs: list[Any] = sorted(self.properties.get("output") or [])
+        wholes = outputs or [[self.name, self.properties.get("input"), self.properties.get("wildcards")]]
+        return [hashlib.sha256(json.dumps([str(workdir), one], sort_keys=True).encode()).hexdigest() for one in wholes]
 
     def install(self, target: Path, scheduler: Scheduler, ends: Path, setup: Sequence[str] = ()) -> None:
         """Write an executable copy that finds this environment's programs, and leaves its exit code in `ends`.

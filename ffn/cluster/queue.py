@@ -26,7 +26,6 @@ from ffn.cluster.jobscript import JobScript
 from ffn.cluster.polling import Answer, ask_once
 from ffn.cluster.registry import Record, Registry
 from ffn.cluster.scheduler import Job, Phase, Scheduler, Seen, call
-from ffn.cluster.site import load_site
 from ffn.errors import ClusterError
 from ffn.files import write_json
 
@@ -65,18 +64,29 @@ class Queue:
         Raises ClusterError where the scheduler refuses it.
         """
         script, registry = JobScript.read(script_path), self.registry
-        key = script.key(self.workdir)
+        works = script.works(self.workdir)
         with registry.locked("queue"):
-            earlier = self._living(registry.work(key))
-            if earlier is not None:
-                _say(f"Job {_called(earlier)} already does the work of {script.name}; waiting for it.")
-                registry.update(earlier, missing_since=None, run=self.run)
-                return _called(earlier)
+            earlier = [living for one in registry.last_jobs(works) if (living := self._living(one)) is not None]
+            for one in earlier:
+                if set(works) <= set(one.works):
+                    _say(f"Job {_called(one)} already does the work of {script.name}; waiting for it.")
+                    registry.update(one, missing_since=None, run=self.run)
+                    return _called(one)
+            for one in earlier:
+                if not one.id:
+                    registry.update(one, end=Phase.FAILED)
+            busy = [one for one in earlier if one.id]
             name = _new_name(script.name)
             installed = registry.folder / f"{name}.sh"
             script.install(installed, self.scheduler, registry.folder / "ends", _setup(script.resources, prelude))
             restarts = int(script.resources.get("restarts", 0))
-            record = Record(name, key, script.name, str(installed), script.resources, restarts=restarts, run=self.run)
+            record = Record(
+                name, works, script.name, str(installed), script.resources, after=[one.name for one in busy],
+                restarts=restarts, run=self.run,
+            )  # fmt: skip
+            if busy:
+                ids = ", ".join(one.id for one in busy)
+                _say(f"{script.name} waits here for job {ids}, which already does a part of its work.")
             return _called(self._hand_over(record))
 
     def status(self, reference: str) -> Phase:
@@ -103,14 +113,14 @@ class Queue:
         """Of the job that does this work now; one that was not submitted from here has nothing but its id."""
         return self.registry.latest(reference) or Record(reference, "", reference, "", {}, id=reference)
 
-    def _living(self, record: Record | None) -> Record | None:
-        """The record of a job that is in the queue, or waits here for it."""
+    def _living(self, record: Record | None, max_age_s: float = 0) -> Record | None:
+        """The record of a job that is in the queue, or waits here for it; by an answer of at most that age."""
         if record is None or record.end is not None:
             return None
         record = self._identified(record)
         if not record.id:
             return record
-        answer = self._ask(0)
+        answer = self._ask(max_age_s)
         if answer.failing_since is not None:
             # Nobody knows; waiting for a job that is gone costs less than doing its work twice at once.
             return record
@@ -125,13 +135,13 @@ class Queue:
         return record if found is None else self.registry.update(record, id=found)
 
     def _hand_over(self, record: Record) -> Record:
-        """Submit a job that is noted down; without an id if the queue is full.
+        """Submit a job that is noted down; without an id if the queue is full, or others do a part of its work.
 
         Raises ClusterError where the scheduler refuses it.
         """
         registry, title = self.registry, self.scheduler.title
         registry.add(record)
-        if self._was_full():
+        if any(self._living(registry.latest(name), _poll_s()) for name in record.after) or self._was_full():
             return record
         prefix = registry.prefix(record.name)
         command = self.scheduler.submit_command(
@@ -266,6 +276,8 @@ class Queue:
 
 def _setup(resources: Mapping[str, Any], prelude: Path | None) -> list[str]:
     """Shell lines at the start of a job: those of its site, then the user's own."""
+    from ffn.cluster.site import load_site  # here: it takes longer to import than all else that a status needs
+
     site = resources.get("site")
     lines = list(load_site(str(site)).setup) if site else []
     return lines if prelude is None else [*lines, f". {shlex.quote(str(prelude.resolve()))}"]

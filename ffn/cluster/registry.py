@@ -2,7 +2,7 @@
 
     .snakemake/<scheduler>/jobs/<name>.json     a Record
     .snakemake/<scheduler>/ids/<id>.json        name of the job with that id
-    .snakemake/<scheduler>/work/<key>.json      name of the last job for this work
+    .snakemake/<scheduler>/work/<work>.json     name of the last job for this piece of work: one file to be made
     .snakemake/<scheduler>/ends/<id>            exit code of a job's script, written by the job itself
 
 Snakemake forgets a job's id once the job has started, so after a crash it would submit running work a second
@@ -11,7 +11,7 @@ time. Here the submit command looks first whether that work is already in the qu
 
 import fcntl
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -28,11 +28,12 @@ class Record:
 
     Attributes:
         name: Its name in the queue, unlike that of any other job; it is known before the id is.
-        key: Of its work.
+        works: Names of its pieces of work.
         rule: Of the workflow, or the group of rules.
         script: What it runs.
         resources: Snakemake's.
         id: That the scheduler gave; empty while the queue has no room for it, or while that is not known.
+        after: Names of jobs that it waits for here, as they are at work on a part of its work.
         restarts: How often its work may be submitted again.
         run: Which run of Snakemake waits for it.
         missing_since: Seconds since the epoch when the queue first did not show it.
@@ -42,11 +43,12 @@ class Record:
     """
 
     name: str
-    key: str
+    works: Sequence[str]
     rule: str
     script: str
     resources: Mapping[str, Any]
     id: str = ""
+    after: Sequence[str] = ()
     restarts: int = 0
     run: str = ""
     missing_since: float | None = None
@@ -68,7 +70,8 @@ class Registry:
     def add(self, record: Record) -> None:
         """Remember a new job as the one that does its work."""
         self._write(record)
-        write_json(self._work_file(record.key), {"name": record.name})
+        for work in record.works:
+            write_json(self._work_file(work), {"name": record.name})
 
     def update(self, record: Record, **changes: Any) -> Record:
         """Store and return the record with some fields changed; writes only if something did."""
@@ -92,10 +95,15 @@ class Registry:
             record = following
         return record
 
-    def work(self, key: str) -> Record | None:
-        """The last job for this work."""
-        values = _read(self._work_file(key))
-        return None if values is None else self.latest(str(values["name"]))
+    def last_jobs(self, works: Iterable[str]) -> list[Record]:
+        """The last jobs for these pieces of work, each once."""
+        found = {}
+        for work in works:
+            values = _read(self._work_file(work))
+            record = None if values is None else self.latest(str(values["name"]))
+            if record is not None:
+                found[record.name] = record
+        return list(found.values())
 
     def open_jobs(self) -> list[Record]:
         """Jobs that have not ended, as far as is known."""
@@ -128,8 +136,8 @@ class Registry:
     def _job_file(self, name: str) -> Path:
         return self.folder / "jobs" / f"{quote(name, safe='')}.json"
 
-    def _work_file(self, key: str) -> Path:
-        return self.folder / "work" / f"{key}.json"
+    def _work_file(self, work: str) -> Path:
+        return self.folder / "work" / f"{work}.json"
 
 
 def _record(path: Path) -> Record | None:

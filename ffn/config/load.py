@@ -17,6 +17,11 @@ from ffn.errors import ConfigError
 MENDING_ROUNDS = 4
 
 
+def default_config_file(shipped: str) -> str:
+    """`config.yaml` of the working directory where there is one, else the one that comes with the workflow."""
+    return "config.yaml" if Path("config.yaml").is_file() else shipped
+
+
 def load_config(path: Path) -> Config:
     """Read and check a configuration file. Raises ConfigError listing all problems at once."""
     return parse_config(read_values(path), str(path))

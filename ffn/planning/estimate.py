@@ -15,6 +15,8 @@ from ffn.planning.rates import Speed, Work, expected_work, known_speed, slowest_
 
 SHARE_OF_WALLTIME = 0.5
 """Of the wall time that a job is meant to take: sub-volumes differ, and what is over has to be submitted again."""
+_SHORTEST_S = 900.0
+"""Of a job, where its wall time allows: shorter ones wait in the queue and start Python for longer than they work."""
 _ON_GPU = 64
 """Sub-volumes for each process on a machine with a GPU: twice as many as it fills side by side."""
 
@@ -148,13 +150,15 @@ def estimate(
 
 def suitable_tiles(config: Config, machine: Machine, extent: Extent, known: Known) -> int:
     """Sub-volumes of a job: as many as half of its wall time holds in the slowest pass, but so that all nodes have
-    work; at least one for each process, and no more than that while no speed is known."""
+    work, if that is work for a quarter of an hour; at least one for each process, and no more than that while no speed
+    is known."""
     if known.speed is None or machine.walltime_s is None:
         return machine.job_ranks
     tile_seconds = extent.tile_voxels * known.work.fovs_per_voxel / known.speed.fovs_per_s * known.slowest
     fitting = max(int(SHARE_OF_WALLTIME * machine.walltime_s / tile_seconds), 1) * machine.job_ranks
     even = ceil(extent.count * len(config.inference.all_passes) / (machine.jobs_at_once or extent.count))
-    return max(min(fitting, even), machine.job_ranks)
+    worthwhile = ceil(_SHORTEST_S / tile_seconds) * machine.job_ranks
+    return max(min(fitting, max(even, worthwhile)), machine.job_ranks)
 
 
 def configured_machine(config: Config, jobs: int | None) -> Machine:

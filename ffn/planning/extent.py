@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from math import prod
 
-from ffn.config import Config
+from ffn.config import Config, Region
 from ffn.errors import FFNError
 from ffn.geometry import ZYX, Box, overlapping_tiles
 from ffn.runs import SYNTHETIC
@@ -54,18 +54,34 @@ class Extent:
 
 def extent_of(config: Config) -> Extent | None:
     """The test region as configured; None where its size is only known once its image is there."""
-    test, inference = config.data.test, config.inference
-    if test.image == SYNTHETIC:
-        shape, voxel_size = config.synthetic.shape, config.synthetic.voxel_size
-    else:
-        try:
-            with open_volume(test.image) as image:
-                shape, voxel_size = image.shape, image.voxel_size or _CUBES
-        except FFNError:
-            if test.bounds is None:
-                return None
-            voxel_size = _CUBES
-    region = shape if test.bounds is None else test.bounds.shape
+    inference = config.inference
+    found = _looked_at(config, config.data.test)
+    if found is None:
+        return None
+    region, voxel_size = found
     return Extent.of(
         region, inference.subvolume_size, inference.subvolume_overlap, config.data.voxel_size or voxel_size
     )
+
+
+def region_shape(config: Config, region: Region) -> ZYX | None:
+    """Voxels z,y,x of a region as configured; None where they are only known once its image is there."""
+    if region.bounds is not None:
+        return region.bounds.shape
+    found = _looked_at(config, region)
+    return None if found is None else found[0]
+
+
+def _looked_at(config: Config, region: Region) -> tuple[ZYX, VoxelSize] | None:
+    """Shape and voxel size of a region."""
+    if region.image == SYNTHETIC:
+        shape, voxel_size = config.synthetic.shape, config.synthetic.voxel_size
+    else:
+        try:
+            with open_volume(region.image) as image:
+                shape, voxel_size = image.shape, image.voxel_size or _CUBES
+        except FFNError:
+            if region.bounds is None:
+                return None
+            voxel_size = _CUBES
+    return (shape if region.bounds is None else region.bounds.shape), voxel_size

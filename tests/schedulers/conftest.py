@@ -139,7 +139,7 @@ def pbs(tmp_path: Path) -> StandIn:
     return stand_in("pbs", tmp_path)
 
 
-@pytest.fixture(params=["cobalt", "pbs"])
+@pytest.fixture(params=["cobalt", pytest.param("pbs", marks=pytest.mark.slow)])
 def standin(request: pytest.FixtureRequest, tmp_path: Path) -> StandIn:
     """Each of the stand-ins in turn."""
     return stand_in(request.param, tmp_path)

@@ -10,11 +10,14 @@ RESOURCES = {
 }
 
 
-def write_jobscript(cluster, body: str, rule: str = "train", output: str = "done.json", **resources: object) -> Path:
+def write_jobscript(
+    cluster, body: str = "exit 0", rule: str = "train", output: str | list[str] = "done.json", **resources: object
+) -> Path:
     """A jobscript in the working directory of a cluster, with the resources that it needs; None = without."""
+    outputs = [output] if isinstance(output, str) else output
     wanted = {"nodes": 1, "runtime": 5, **RESOURCES[cluster.key], **resources}
     properties = {
-        "type": "single", "rule": rule, "local": False, "input": [], "output": [output], "wildcards": {},
+        "type": "single", "rule": rule, "local": False, "input": [], "output": outputs, "wildcards": {},
         "params": {}, "log": [], "threads": 1, "jobid": 1,
         "resources": {name: value for name, value in wanted.items() if value is not None},
     }  # fmt: skip

@@ -90,6 +90,7 @@ def test_failing_job_is_failed_and_not_submitted_again(standin):
     assert len(standin.submitted()) == 1
 
 
+@pytest.mark.slow
 def test_job_over_its_time_is_failed_where_it_may_not_start_again(standin):
     standin.set("walltime", "1")
     job_id = submit(standin, "exec sleep 600")
@@ -100,6 +101,7 @@ def test_job_over_its_time_is_failed_where_it_may_not_start_again(standin):
     assert "may not start again" in state.stderr
 
 
+@pytest.mark.slow
 def test_job_over_its_time_is_submitted_again_as_often_as_it_may(standin):
     """The second job finds what the first one left, and is over its time too; the third one ends."""
     standin.set("walltime", "1")
@@ -127,6 +129,7 @@ def test_lost_node_is_no_failure_of_the_job(standin):
     assert status(standin, job_id) == "success"
 
 
+@pytest.mark.slow
 def test_cancel_finds_the_job_that_goes_on(standin):
     standin.set("walltime", "1")
     job_id = submit(standin, "exec sleep 600", restarts=1)
@@ -229,6 +232,7 @@ def test_vanished_job_that_came_to_its_end_has_succeeded(standin):
     assert status(standin, job_id) == "success"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("skew", ["-86400", "86400"])
 def test_wrong_clock_of_the_scheduler_changes_nothing(standin, skew):
     standin.set("skew", skew)
@@ -240,7 +244,7 @@ def test_wrong_clock_of_the_scheduler_changes_nothing(standin, skew):
     assert status(standin, job_id) == "success"
 
 
-@pytest.mark.parametrize("count", [1, 12])
+@pytest.mark.parametrize("count", [1, 3])
 def test_one_question_serves_all_jobs(standin, count):
     standin.set("hold", HELD[standin.key])
     ids = [submit(standin, output=f"{number}.json") for number in range(count)]
@@ -260,13 +264,13 @@ def clones(standin, job_id: str, count: int) -> list[str]:
         clone = job_id.replace(str(job["number"]), str(job["number"] + number))
         changed = {**job, "id": clone, "number": job["number"] + number}
         (standin.state / "jobs" / f"{clone}.json").write_text(json.dumps(changed))
-        registry.add(replace(record, name=f"{record.name}-{number}", key=f"{record.key}{number}", id=""))
+        registry.add(replace(record, name=f"{record.name}-{number}", works=[f"{number}"], id=""))
         registry.update(registry.job(f"{record.name}-{number}"), id=clone)
         ids.append(clone)
     return ids
 
 
-@pytest.mark.parametrize("count", [1, 500])
+@pytest.mark.parametrize("count", [1, pytest.param(500, marks=pytest.mark.slow)])
 def test_questions_of_a_minute_do_not_grow_with_the_jobs(standin, count, monkeypatch):
     standin.set("hold", HELD[standin.key])
     first = submit(standin)
@@ -295,6 +299,40 @@ def test_live_job_is_adopted_instead_of_submitted_twice(standin):
     assert submit(standin) != first.strip()
 
 
+def test_job_that_does_more_than_asked_is_adopted_too(standin):
+    """A group of two rules: after a crash, only the one that has not ended is asked for."""
+    standin.set("hold", HELD[standin.key])
+    both = submit(standin, output=["first.json", "second.json"])
+    assert submit(standin, output="second.json") == both
+    assert standin.submitted() == [both]
+
+
+def test_job_waits_for_one_that_does_a_part_of_its_work(standin):
+    os.mkfifo(standin.workdir / "go")
+    part = submit(standin, "read word < go; exit 0", output="first.json")
+    asked = standin.call(standin.command("submit"), write_jobscript(standin, output=["first.json", "second.json"]))
+    assert f"waits here for job {part}" in asked.stderr
+    waiting = asked.stdout.strip()
+    assert status(standin, waiting) == "running"
+    assert standin.submitted() == [part]
+    (standin.workdir / "go").write_text("now\n")
+    standin.wait_for(part)
+    assert status(standin, waiting) == "running"
+    standin.wait_for(max(standin.submitted()))
+    assert status(standin, waiting) == "success"
+    assert len(standin.submitted()) == 2
+
+
+def test_job_takes_the_work_of_one_that_never_reached_the_queue(standin):
+    """Nobody asks for that one any more, so nothing would submit it."""
+    standin.set("full", "0")
+    part = submit(standin, output="first.json")
+    standin.clear("full")
+    whole = submit(standin, output=["first.json", "second.json"])
+    assert standin.submitted() == [whole]
+    assert status(standin, part) == "failed"
+
+
 def test_job_whose_answer_was_lost_is_found_by_its_name(standin):
     standin.set("lost")
     os.mkfifo(standin.workdir / "go")
@@ -317,6 +355,7 @@ def test_job_that_was_noted_down_but_never_answered_for_is_found_by_its_name(sta
     assert standin.submitted() == [job_id]
 
 
+@pytest.mark.slow
 def test_jobs_wait_here_while_the_queue_is_full(standin):
     standin.set("full", "2")
     os.mkfifo(standin.workdir / "go")
@@ -362,6 +401,7 @@ def test_many_jobs_through_a_queue_that_takes_few(standin, monkeypatch):
     assert len(standin.submitted()) == 200
 
 
+@pytest.mark.slow
 def test_full_queue_is_not_asked_for_each_job(standin):
     standin.set("full", "0")
     standin.env["FFN_CLUSTER_POLL_S"] = "600"
@@ -381,6 +421,7 @@ def test_submission_goes_through_though_snakemake_is_killed_meanwhile(standin):
     assert standin.submitted() == [again]
 
 
+@pytest.mark.slow
 def test_sidecar_cancels_what_its_run_left_behind(standin):
     sidecar = subprocess.Popen(
         [standin.command("sidecar")], cwd=standin.workdir, env=standin.env, stdout=subprocess.PIPE, text=True
@@ -422,15 +463,48 @@ def test_sidecar_leaves_the_jobs_alone_when_snakemake_is_killed(standin):
     assert status(standin, job_id) == "success"
 
 
+def test_interrupt_that_snakemake_lost_is_repeated_by_the_next_submission(standin):
+    """The sidecar heard it too; without one nothing is known of it, and the job is submitted."""
+    code = (
+        "import subprocess, sys\n"
+        "sidecar = subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE, text=True)\n"
+        "print(sidecar.stdout.readline(), sidecar.pid, flush=True)\n"
+        "try:\n"
+        "    sys.stdin.read()\n"
+        "except KeyboardInterrupt:\n"
+        "    sidecar.terminate()\n"
+        "    sys.exit(sidecar.wait() or 7)\n"
+    )
+    snakemake = subprocess.Popen(
+        ["python3", "-c", code, standin.command("sidecar")],
+        cwd=standin.workdir,
+        env=standin.env,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    standin.env["SNAKEMAKE_CLUSTER_SIDECAR_VARS"] = snakemake.stdout.readline().strip()
+    os.kill(int(snakemake.stdout.readline()), signal.SIGINT)
+    noted = standin.workdir / ".snakemake" / standin.key
+    while not list(noted.glob("interrupted-*.json")):
+        assert snakemake.poll() is None
+    refused = standin.call(standin.command("submit"), write_jobscript(standin))
+    assert refused.returncode == 1
+    assert "Interrupted" in refused.stderr
+    assert snakemake.wait(20) == 7
+    assert standin.submitted() == []
+    assert not list(noted.glob("interrupted-*.json"))
+
+
 def test_registry_keeps_what_it_is_told(tmp_path):
     registry = Registry(tmp_path)
-    record = Record("train-1", "key", "train", "train-1.sh", {"nodes": 1}, id="7.server")
+    record = Record("train-1", ["one", "two"], "train", "train-1.sh", {"nodes": 1}, id="7.server")
     registry.add(record)
     registry.update(registry.job("7.server"), missing_since=3.0)
-    assert registry.work("key").missing_since == 3.0
+    assert [job.missing_since for job in registry.last_jobs(["one", "two"])] == [3.0]
     assert registry.job("train-1") == registry.job("7.server")
     assert registry.job("8") is None
-    assert registry.work("other") is None
+    assert registry.last_jobs(["other"]) == []
     assert registry.open_jobs() == [registry.job("train-1")]
     registry.update(registry.job("7.server"), end=Phase.SUCCESS)
     assert registry.open_jobs() == []

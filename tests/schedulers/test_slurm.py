@@ -25,11 +25,9 @@ def status(slurm, job_id: str) -> str:
 
 def last_id(slurm) -> str:
     """Id of the job that does the work now."""
-    return (
-        Registry(slurm.workdir / ".snakemake" / "slurm")
-        .work(next((slurm.workdir / ".snakemake" / "slurm" / "work").iterdir()).stem)
-        .id
-    )
+    registry = Registry(slurm.workdir / ".snakemake" / "slurm")
+    (job,) = registry.last_jobs(path.stem for path in (registry.folder / "work").iterdir())
+    return job.id
 
 
 def test_job_runs_on_its_nodes_and_succeeds(slurm, real_slurm):

@@ -34,6 +34,20 @@ rule all:
     output: "done.txt"
     shell: "cat go > {output}"
 """
+GROUPED = """
+rule last:
+    input: "first.txt"
+    output: "done.txt"
+    group: "both"
+    resources: runtime=10
+    shell: "cat go > {output}"
+
+rule first:
+    output: "first.txt"
+    group: "both"
+    resources: runtime=10
+    shell: "echo > {output}"
+"""
 MANY = """
 rule all:
     input: expand("{number}.txt", number=range(int(config["jobs"])))
@@ -160,7 +174,7 @@ def test_interrupt_takes_all_jobs_out_of_the_queue(standin, moment):
     """Whatever Snakemake is at: it forgets a job while it submits it or asks how it is."""
     os.mkfifo(standin.workdir / "go")
     write_snakefile(standin, MANY.replace("echo {wildcards.number} >", "cat go >"))
-    polls = "1" if moment == "asking" else "60"
+    polls = "1" if moment == "asking" else "8"
     process = start(standin, "--config", "jobs=3", "--seconds-between-status-checks", polls)
     for _ in range(1 if moment == "submitting" else 3):
         read_job_id(process)
@@ -168,7 +182,7 @@ def test_interrupt_takes_all_jobs_out_of_the_queue(standin, moment):
     while moment == "asking" and len(standin.calls("qstat")) == asked:
         assert process.poll() is None
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     process.communicate(timeout=120)
     assert process.returncode != 0
     for job_id in standin.submitted():
@@ -228,4 +242,24 @@ def test_first_stages_of_our_workflow(cluster):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (elsewhere.workdir / "results/tiny/prepare/coordinates.h5").is_file()
-    assert len(elsewhere.submitted()) == 2
+    assert len(elsewhere.submitted()) == 1  # both are short, and share a job
+
+
+@pytest.mark.slow
+def test_crash_in_the_middle_of_a_group(cluster):
+    """The next start needs only the second rule of the group, whose job still runs."""
+    os.mkfifo(cluster.workdir / "go")
+    write_snakefile(cluster, GROUPED)
+    process = start(cluster)
+    job_id = read_job_id(process)
+    while not (cluster.workdir / "first.txt").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    cluster.call(*snakemake(cluster, "--unlock"))
+    again = start(cluster)
+    read_until(again, "already does the work of")
+    assert read_job_id(again) == job_id
+    give_word(cluster)
+    assert_went(cluster, again, submissions=1)

@@ -80,7 +80,8 @@ def test_every_seed_policy_is_in_the_schema_and_has_a_table():
     assert {choice["$ref"].split("/")[-1] for choice in choices if "$ref" in choice} == set(SEED_POLICIES)
     names = next(choice["enum"] for choice in choices if "enum" in choice)
     assert set(SEED_POLICIES) - set(names) == {"PolicyInvertOrigins"}  # which cannot stand without its folder
-    assert all(f"## inference.seed_policy: {name}\n" in table_text() for name in SEED_POLICIES)
+    table = table_text()
+    assert all(f"## inference.seed_policy: {name}\n" in table for name in SEED_POLICIES)
 
 
 def test_a_wrong_seed_policy_hides_no_other_mistake():

@@ -107,6 +107,7 @@ def test_intervals_hold_the_true_exponent_at_least_as_often_as_they_say(exponent
     assert held >= 370
 
 
+@pytest.mark.slow
 def test_study_recovers_the_papers_two_exponents(tmp_path):
     config = study_config(tmp_path, seeds=3)
     held = 0

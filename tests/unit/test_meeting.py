@@ -46,6 +46,7 @@ def join(folder: Path, variables: list[Mapping[str, str]], *arguments: str, code
 
 
 @needs_horovod
+@pytest.mark.slow
 def test_ranks_of_aprun_find_each_other(tmp_path):
     found = join(tmp_path, [{"ALPS_APP_PE": str(rank)} for rank in range(3)], "3")
     assert found == [[rank, 3, rank, 3, [3.0, 3.0]] for rank in range(3)]

@@ -329,6 +329,16 @@ def test_advice_fits_the_wall_time_and_gives_each_process_a_sub_volume(tmp_path)
     assert Extent.of(extent.region, tuple(n + 32 for n in many.extent.tile), (32, 32, 32)).count < 100
 
 
+def test_jobs_are_worth_their_wait_in_the_queue(tmp_path):
+    """With nodes for all sub-volumes at once: each job works for a quarter of an hour, if its wall time allows it."""
+    config, extent = configured(tmp_path), extent_of(configured(tmp_path))
+    tile_s, machine = 250**3 * 1e-3 / 100, Machine(nodes=extent.count, walltime_s=6000)
+    plan = estimate(config, machine, extent, known(1e-3, 100.0))
+    assert 900 <= plan.job_seconds < 900 + tile_s
+    short = replace(machine, walltime_s=900)
+    assert estimate(config, short, extent, known(1e-3, 100.0)).job_seconds <= 450
+
+
 def test_advice_for_voxels_that_are_no_cubes(tmp_path):
     config = configured(tmp_path, network={"fov": [9, 33, 33], "deltas": [2, 8, 8]})
     extent = Extent.of((400, 2000, 2000), (64, 256, 256), (32, 32, 32), (40.0, 10.0, 10.0))
@@ -339,10 +349,10 @@ def test_advice_for_voxels_that_are_no_cubes(tmp_path):
 
 def test_jobs_of_an_advice_fill_half_of_the_wall_time(tmp_path):
     config, extent = configured(tmp_path), extent_of(configured(tmp_path))
-    tile_s = 250**3 * 1e-3 / 100
-    plan = estimate(config, Machine(nodes=1, walltime_s=20 * tile_s), extent, known(1e-3, 100.0))
+    tile_s = 250**3 * 1e-3 / 10
+    plan = estimate(config, Machine(nodes=1, walltime_s=20 * tile_s), extent, known(1e-3, 10.0))
     assert plan.tiles_per_job == 10
-    assert estimate(config, Machine(nodes=25, walltime_s=20 * tile_s), extent, known(1e-3, 100.0)).tiles_per_job == 5
+    assert estimate(config, Machine(nodes=25, walltime_s=20 * tile_s), extent, known(1e-3, 10.0)).tiles_per_job == 5
     assert estimate(config, Machine(nodes=1, ranks=4), extent, known()).tiles_per_job == 4
 
 
@@ -448,14 +458,14 @@ def test_speed_of_another_machine(config_file, capsys):
 
 def test_json(config_file, capsys):
     config = parse_config(yaml.safe_load(config_file.read_text()))
-    finished(config, 0, "0:40,0:40,0:64", 1024, 9000, rate=4.0)
-    assert main(["plan", "--config", str(config_file), "--walltime", "60", "--nodes", "3", "--json"]) == 0
+    finished(config, 0, "0:40,0:40,0:64", 1024, 9000, rate=0.4)
+    assert main(["plan", "--config", str(config_file), "--walltime", "600", "--nodes", "3", "--json"]) == 0
     values = json.loads(capsys.readouterr().out)
     assert values["subvolumes"] == {"count": 6, "size": [40, 40, 64], "overlap": [8, 16, 8]}
-    assert (values["fovs"], values["fovs_per_s"]) == (6144, 4.0)
-    assert values["tiles_per_job"] == 2  # six over three nodes; 256 s each
-    assert (values["jobs"], values["job_s"], values["total_s"]) == (3, 512.0, 512.0)
-    assert values["node_hours"] == pytest.approx(3 * 512 / 3600)
+    assert (values["fovs"], values["fovs_per_s"]) == (6144, 0.4)
+    assert values["tiles_per_job"] == 2  # six over three nodes; 2,560 s each
+    assert (values["jobs"], values["job_s"], values["total_s"]) == (3, 5120.0, 5120.0)
+    assert values["node_hours"] == pytest.approx(3 * 5120 / 3600)
     assert set(values["written"]) == {
         "sub-volumes", "saved states, while running", "assembled volume", "layers for Neuroglancer",
     }  # fmt: skip

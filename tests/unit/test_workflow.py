@@ -2,14 +2,17 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
+from ffn.cluster.resources import Asked, asked_of
 from ffn.config import load_config
+from ffn.config.load import default_config_file
 from ffn.errors import ClusterError, ConfigError
-from ffn.workflow import ALL_CORES, Plan, default_config_file, stated_resources
+from ffn.workflow import ALL_CORES, Plan
 
 TINY = yaml.safe_load((Path(__file__).parents[1] / "workflow" / "configs" / "tiny.yaml").read_text())
 FETCHED = {
@@ -258,22 +261,49 @@ def test_launch_lines():
         made.launch({"launcher": "prun"})
 
 
+THETA = Asked("prepare", "theta", "debug-cache-quad", nodes=1, minutes=60)
+
+
 def test_what_a_queue_would_refuse_is_known_before_anything_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    theta = {"site": "theta", "queue": "debug-cache-quad", "nodes": 1, "runtime": 60}
-    large = {**theta, "nodes": 64}
-    assert (
-        plan().refusals({"prepare": theta, "infer": {"nodes": 64, "runtime": 60}, "lr_cell": {"site": "theta"}}) == []
-    )
-    (told,) = plan().refusals({"prepare": theta, "train": large, "infer": large})
+    train, infer = (replace(THETA, rule=rule, nodes=64) for rule in ("train", "infer"))
+    assert plan().refusals([THETA, replace(infer, site="")]) == []
+    (told,) = plan().refusals([THETA, train, infer])
     assert "rules train, infer ask for 64 nodes" in told
     finished = Path(plan().marker("train"))
     finished.parent.mkdir(parents=True)
     finished.touch()
-    assert plan().refusals({"train": large}) == []
+    assert plan().refusals([train]) == []
 
 
-def test_resources_of_rules_as_profiles_state_them():
+def test_rules_of_a_group_need_the_time_of_all(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    evaluate, report = (replace(THETA, rule=rule, minutes=40) for rule in ("evaluate", "report"))
+    made = replace(plan(), jobs=20)
+    assert made.group("evaluate") == made.group("report")
+    assert plan().group("evaluate") is None  # on one machine
+    assert made.refusals([evaluate, replace(report, minutes=20)]) == []
+    (told,) = made.refusals([evaluate, report])
+    assert "rules evaluate, report ask for 1 node, 80 minutes" in told
+
+
+def test_node_hours_of_what_is_still_to_do(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = plan(inference={"subvolume_size": [40, 40, 40], "tiles_per_job": 1, "passes": 2})
+    batches = len(made.batch_markers(None))
+    assert batches > 1
+    train, infer = replace(THETA, rule="train", nodes=8), replace(THETA, rule="infer", minutes=30)
+    told = made.node_hours([THETA, train, infer, replace(THETA, rule="lr_cell")])
+    assert f"at most {1 + 8 + batches:,.2f} node-hours" in told
+    assert f"(prepare 1.00, train 8.00, infer {batches:,.2f})" in told
+    finished = Path(made.marker("train"))
+    finished.parent.mkdir(parents=True)
+    finished.touch()
+    assert "(prepare 1.00, infer" in made.node_hours([THETA, train, infer])
+    assert made.node_hours([replace(THETA, site="")]) == ""
+
+
+def test_what_rules_ask_for_as_profiles_state_it():
     class Resource:
         def __init__(self, raw):
             self.raw = raw
@@ -283,8 +313,29 @@ def test_resources_of_rules_as_profiles_state_them():
             self.name, self.norun = name, norun
             self.resources = {key: Resource(value) for key, value in resources.items()}
 
-    rules = [Rule("train", nodes=3, queue="'debug-cache-quad'", runtime=None), Rule("all", norun=True, nodes=1)]
-    assert stated_resources(rules) == {"train": {"nodes": 3, "queue": "debug-cache-quad"}}
+    rules = [
+        Rule("train", nodes=3, runtime=30, queue="'debug-cache-quad'", site=None),
+        Rule("report", nodes=1, runtime=15, site="'theta'"),
+        Rule("infer", nodes=1, runtime=lambda wildcards: 5),
+        Rule("all", norun=True, nodes=1, runtime=5),
+    ]
+    assert asked_of(rules) == [
+        Asked("train", "", "debug-cache-quad", 3, 30),
+        Asked("report", "theta", "", 1, 15),
+    ]
+
+
+def test_wall_time_of_one_look_at_a_volume_grows_with_it():
+    whole = {"test": {"image": "synthetic", "labels": "synthetic"}}
+    small, large = (plan(data=whole, synthetic={"shape": [size] * 3}) for size in (64, 2000))
+    assert small.minutes("export") == large.minutes("export") == 45  # this machine asks nobody
+    small, large = replace(small, jobs=4), replace(large, jobs=4)
+    for stage in ("synth", "export", "evaluate"):
+        assert small.minutes(stage) == 15
+        assert large.minutes(stage) > 15
+    assert large.minutes("prepare") == 15  # its region is a part, and stays as it is
+    unknown = plan(data={"test": {"image": "absent.h5:raw", "labels": "absent.h5:labels"}})
+    assert replace(unknown, jobs=4).minutes("evaluate") == 45
 
 
 def test_processes_of_an_inference_job():

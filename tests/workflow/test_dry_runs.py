@@ -18,9 +18,15 @@ def jobs(output: str) -> dict[str, int]:
     return {name: int(count) for name, count in rows if name != "total"}
 
 
-@pytest.mark.parametrize("profile", ["local", "theta", "polaris", "aurora", "slurm"])
-@pytest.mark.parametrize("config", CONFIGS)
-def test_plan(snakemake, profile, config):
+PLANS = [
+    pytest.param(config, profile, marks=() if profile in ("local", "theta") else pytest.mark.slow)
+    for config in CONFIGS
+    for profile in ("local", "theta", "polaris", "aurora", "slurm")
+]
+
+
+@pytest.mark.parametrize(("config", "profile"), PLANS)
+def test_plan(snakemake, config, profile):
     """`snakemake --profile theta -n` from the repository's root, as written."""
     chosen = [] if config is None else ["--configfile", f"config/{config}.yaml"]
     done = snakemake("--profile", profile, "-n", *chosen, "--forceall", cwd=ROOT)
@@ -48,6 +54,7 @@ def test_training_goes_to_the_nodes_of_the_configuration(snakemake):
     assert "aprun -n 8 -N 1 -d 128 -j 2 -cc depth" in done.stdout
 
 
+@pytest.mark.slow
 def test_what_a_queue_does_not_take_is_refused_before_anything_waits_in_it(snakemake):
     asked = ("--profile", "theta", "--configfile", "config/fib25.yaml", "--config", 'cluster={"nodes": 64}')
     for mode in ((), ("-n",)):

@@ -5,8 +5,11 @@ from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 from snakemake.utils import min_version
 
+from ffn.cluster.resources import asked_of
+from ffn.config.load import default_config_file
 from ffn.errors import FFNError
-from ffn.workflow import Plan, default_config_file, input_problems, stated_resources
+from ffn.preflight import check_inputs
+from ffn.workflow import Plan
 
 min_version("9.0")
 
@@ -30,7 +33,7 @@ except FFNError as error:
     raise WorkflowError(str(error)) from None
 
 if workflow.output_settings.dryrun:
-    for problem in input_problems(plan.config):
+    for problem in check_inputs(plan.config):
         logger.warning(f"A run would stop here: {problem}")
     for line in plan.outlook():
         logger.info(line)

@@ -26,11 +26,13 @@ if plan.synthesises:
             done=plan.marker("synth"),
         log:
             plan.log("synth"),
+        group:
+            plan.group("synth")
         conda:
             "../../envs/ffn.yaml"
         resources:
             mem_mb=4000,
-            runtime=30,
+            runtime=plan.minutes("synth"),
         params:
             config=lambda wildcards, output: plan.config_file,
             launch=lambda wildcards, resources: plan.launch(resources),

@@ -8,11 +8,13 @@ if plan.scores:
             done=plan.marker("evaluate"),
         log:
             plan.log("evaluate"),
+        group:
+            plan.group("evaluate")
         conda:
             "../../envs/ffn.yaml"
         resources:
             mem_mb=8000,
-            runtime=60,
+            runtime=plan.minutes("evaluate"),
         params:
             config=lambda wildcards, output: plan.config_file,
             launch=lambda wildcards, resources: plan.launch(resources),

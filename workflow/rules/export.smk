@@ -10,7 +10,7 @@ rule export:
         "../../envs/ffn.yaml"
     resources:
         mem_mb=8000,
-        runtime=60,
+        runtime=plan.minutes("export"),
     params:
         config=lambda wildcards, output: plan.config_file,
         launch=lambda wildcards, resources: plan.launch(resources),

@@ -7,11 +7,13 @@ if plan.trains:
             done=plan.marker("prepare"),
         log:
             plan.log("prepare"),
+        group:
+            plan.group("prepare")
         conda:
             "../../envs/ffn.yaml"
         resources:
             mem_mb=8000,
-            runtime=60,
+            runtime=plan.minutes("prepare"),
         params:
             config=lambda wildcards, output: plan.config_file,
             launch=lambda wildcards, resources: plan.launch(resources),

@@ -10,11 +10,13 @@ rule report:
         done=plan.marker("report"),
     log:
         plan.log("report"),
+    group:
+        plan.group("report")
     conda:
         "../../envs/ffn.yaml"
     resources:
         mem_mb=4000,
-        runtime=30,
+        runtime=15,
     params:
         config=lambda wildcards, output: plan.config_file,
         launch=lambda wildcards, resources: plan.launch(resources),
