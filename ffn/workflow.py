@@ -52,6 +52,7 @@ _WITHOUT_EFFECT = {
     "training": {"checkpoint_every", "keep_checkpoints", "log_every", "microbatch"},
     "inference": INFERENCE_WITHOUT_EFFECT,
     "assembly": {"workers"},
+    "export": {"workers"},
 }
 
 
@@ -374,6 +375,10 @@ class Plan:
     @property
     def assembly_threads(self) -> int:
         return self.config.assembly.workers or ALL_CORES
+
+    @property
+    def export_threads(self) -> int:
+        return self.config.export.workers or ALL_CORES
 
     @property
     def _values(self) -> dict[str, Any]:

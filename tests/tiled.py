@@ -8,12 +8,12 @@ from ffn.assembly.bench import Bench, Job
 from ffn.assembly.evidence import global_ids
 from ffn.assembly.labelled import OpenLabels, Segmented
 from ffn.assembly.reconcile import equivalences_of
-from ffn.assembly.workers import Workers
 from ffn.assembly.write import write_segmentation
 from ffn.config import Assembly, parse_config
 from ffn.geometry import Box, overlapping_tiles
 from ffn.stages import Stage
 from ffn.volumes import create_hdf5, open_volume
+from ffn.workers import Workers
 
 SHAPE = (30, 36, 42)
 

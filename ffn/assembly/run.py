@@ -7,7 +7,6 @@ from ffn.assembly.bench import Bench, Job, count_group
 from ffn.assembly.evidence import groups, part_path, read_evidence, write_evidence
 from ffn.assembly.fill import check_fill
 from ffn.assembly.inputs import finished_tiles
-from ffn.assembly.workers import Workers, usable_cores
 from ffn.assembly.write import write_segmentation
 from ffn.config import Config, overlap_problems
 from ffn.errors import ConfigError
@@ -16,8 +15,12 @@ from ffn.inference.tiles import region_box, tiles
 from ffn.progress import Progress, log
 from ffn.runs import RunPaths, image_uri
 from ffn.stages import Stage
+from ffn.workers import Workers, usable_cores
 
 LISTED_PAIRS = 1000
+
+
+_REMEDY = "Use fewer assembly.workers or a smaller assembly.block."
 
 
 def assemble(config: Config) -> None:
@@ -56,7 +59,7 @@ def assemble(config: Config) -> None:
         _clear(job)
         log(f"{paths.assemble} is already complete.")
         return
-    with Workers(rule.workers or usable_cores(), partial(Bench, job)) as workers:
+    with Workers(rule.workers or usable_cores(), partial(Bench, job), _REMEDY) as workers:
         _reconcile(job, workers)
         pairs, count, largest_id = read_evidence(job.evidence, LISTED_PAIRS)
         objects = write_segmentation(paths.assembled, job, workers, largest_id)

@@ -21,13 +21,13 @@ from ffn.assembly.bench import (
 )
 from ffn.assembly.pieces import AXES, Ids, Pieces, planes_shape
 from ffn.assembly.unionfind import numbered, smallest_members
-from ffn.assembly.workers import Workers
 from ffn.errors import DataError
 from ffn.files import remove
 from ffn.geometry import Box, blocks
 from ffn.inference.results import LABELS
 from ffn.progress import Progress
 from ffn.volumes import create_hdf5, create_hdf5_file
+from ffn.workers import Workers
 
 
 def write_segmentation(path: Path, job: Job, workers: Workers[Bench], objects: int) -> int:

@@ -180,6 +180,9 @@ class Export(Section):
 
     chunk: Size = Field((64, 64, 64), description="Chunk of the layers, z,y,x.")
     mips: NotNegative = Field(3, description="Downsampled levels, each half the resolution.")
+    workers: NotNegative = Field(
+        0, description="Processes that write side by side; 0 = one for each core. The layers are the same."
+    )
 
 
 class Cluster(Section):

@@ -3,6 +3,10 @@
 The format is xyz; this module is where zyx ends. Format: the "precomputed" volumes of google/neuroglancer.
 """
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,15 +19,63 @@ from ffn.files import atomic_path
 from ffn.geometry import ZYX, Box, blocks, xyz_from_zyx
 from ffn.progress import Progress
 from ffn.volumes import Volume, VoxelSize
+from ffn.workers import Workers
 
 Kind = Literal["image", "segmentation"]
 
 _IMAGE_TYPES = ("uint8", "uint16", "float32")
-_BLOCK_BYTES = 1 << 27
+_BLOCK_BYTES = 1 << 25
+
+
+class Bench:
+    """What a process that writes layers has open.
+
+    Args:
+        sources: Opens the volume of a layer, by the layer's name.
+    """
+
+    def __init__(self, sources: Mapping[str, Callable[[], Volume]]) -> None:
+        self._sources = sources
+        self._volumes: dict[str, Volume] = {}
+
+    def volume(self, name: str) -> Volume:
+        """The volume of a layer, opened when it is first read."""
+        if name not in self._volumes:
+            self._volumes[name] = self._sources[name]()
+        return self._volumes[name]
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A block of whole chunks of one level.
+
+    Attributes:
+        name: Of the layer.
+        folder: Where it is written.
+        info: Of the layer.
+        step: Voxels of the level before that make one voxel.
+        block: Voxels of the level's own grid.
+        source: Voxels to make it from: of the volume at full resolution, else of the level before.
+    """
+
+    name: str
+    folder: Path
+    info: dict[str, Any]
+    mip: int
+    step: ZYX
+    block: Box
+    source: Box
 
 
 def write_layer(
-    folder: Path, volume: Volume, kind: Kind, voxel_size: VoxelSize, offset: ZYX, chunk: ZYX, mips: int
+    folder: Path,
+    volume: Volume,
+    kind: Kind,
+    voxel_size: VoxelSize,
+    offset: ZYX,
+    chunk: ZYX,
+    mips: int,
+    workers: Workers[Bench] | None = None,
 ) -> None:
     """Write `volume` as a layer with `mips` lower resolutions; a layer that is already there is left as it is.
 
@@ -37,19 +89,44 @@ def write_layer(
         offset: voxel zyx of the source volume at which `volume` starts.
         chunk: zyx voxels in one file.
         mips: number of lower resolutions.
+        workers: whose benches open the same volume under the name of the folder; None = this process.
 
     Raises VolumeError for a type of voxel that the layer cannot hold.
     """
     if folder.exists():
         return
-    dtype = stored_type(volume, kind)
+    name, dtype = folder.name, stored_type(volume, kind)
     pyramid = levels(Box.of_shape(volume.shape).shifted(offset), voxel_size, mips)
-    with atomic_path(folder) as partial:
+    hands = workers or Workers(1, partial(Bench, {name: partial(_itself, volume)}))
+    with atomic_path(folder) as partial_folder:
         info = layer_info(kind, dtype, pyramid, chunk)
-        _open(partial, 0, info).commit_info()
+        _open(partial_folder, 0, info).commit_info()
         for mip, level in enumerate(pyramid):
-            before = _Before(_open(partial, mip - 1, info), pyramid[mip - 1].box) if mip else None
-            _write_level(_open(partial, mip, info), level, chunk, volume, before, f"{folder.name} mip {mip}")
+            # A block of a lower level is made from up to 8 times as many voxels.
+            size = whole_chunks(chunk, level.box.shape, dtype.itemsize * prod(level.step))
+            pieces = []
+            for inside in blocks(Box.of_shape(level.box.shape), size):
+                block = inside.shifted(level.box.start)
+                source = source_box(block, level.step, pyramid[mip - 1].box) if mip else inside
+                pieces.append(_Piece(name, partial_folder, info, mip, level.step, block, source))
+            with Progress(f"export {name} mip {mip}", len(pieces), "blocks") as progress:
+                for _ in hands.results(_write_piece, pieces):
+                    progress.advance()
+
+
+def _itself(volume: Volume) -> Volume:
+    return volume
+
+
+def _write_piece(bench: Bench, piece: _Piece) -> None:
+    cloud = _open(piece.folder, piece.mip, piece.info)
+    if piece.mip == 0:
+        volume = bench.volume(piece.name)
+        values = _stored(volume.read(piece.source), np.dtype(cloud.dtype), volume)
+    else:
+        below = np.asarray(_open(piece.folder, piece.mip - 1, piece.info)[_slices_xyz(piece.source)])[..., 0].T
+        values = downsample(below, piece.source, piece.block, piece.step, labels=cloud.layer_type == "segmentation")
+    cloud[_slices_xyz(piece.block)] = values.T[..., np.newaxis]
 
 
 def layer_info(kind: Kind, dtype: np.dtype[Any], pyramid: list[Level], chunk: ZYX) -> dict[str, Any]:
@@ -87,33 +164,6 @@ def whole_chunks(chunk: ZYX, shape: ZYX, itemsize: int, budget: int = _BLOCK_BYT
         block[axis] *= min(max(budget // layer, 1), -(-shape[axis] // chunk[axis]))
     z, y, x = block
     return z, y, x
-
-
-class _Before:
-    """The level from which the next one is made."""
-
-    def __init__(self, cloud: CloudVolume, box: Box) -> None:
-        self.cloud, self.box = cloud, box
-
-    def pooled(self, block: Box, step: ZYX) -> np.ndarray:
-        source = source_box(block, step, self.box)
-        values = np.asarray(self.cloud[_slices_xyz(source)])[..., 0].T
-        return downsample(values, source, block, step, labels=self.cloud.layer_type == "segmentation")
-
-
-def _write_level(
-    cloud: CloudVolume, level: Level, chunk: ZYX, volume: Volume, before: _Before | None, label: str
-) -> None:
-    dtype = np.dtype(cloud.dtype)
-    # A block of a lower level is made from up to 8 times as many voxels.
-    read = dtype.itemsize * int(np.prod(level.step))
-    pieces = list(blocks(Box.of_shape(level.box.shape), whole_chunks(chunk, level.box.shape, read)))
-    with Progress(f"export {label}", len(pieces), "blocks") as progress:
-        for piece in pieces:
-            block = piece.shifted(level.box.start)
-            values = _stored(volume.read(piece), dtype, volume) if before is None else before.pooled(block, level.step)
-            cloud[_slices_xyz(block)] = values.T[..., np.newaxis]
-            progress.advance()
 
 
 def _open(folder: Path, mip: int, info: dict[str, Any]) -> CloudVolume:

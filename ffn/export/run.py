@@ -1,19 +1,25 @@
 """The export stage of a run."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
+from math import ceil, prod
 from pathlib import Path
 
 from ffn.agglomeration.candidates import read_candidates
 from ffn.config import Config
 from ffn.errors import VolumeError
-from ffn.export.precomputed import Kind, stored_type, write_layer
+from ffn.export.precomputed import Bench, Kind, stored_type, write_layer
 from ffn.export.state import contrast_of, viewer_state, with_candidates
 from ffn.files import write_json
 from ffn.runs import RunPaths, image_uri, labels_uri
 from ffn.stages import Stage, done_digest
 from ffn.volumes import Volume, VoxelSize, open_image, open_labels
+from ffn.workers import Workers, usable_cores
 
 STATE = "state.json"
+_VOXELS_OF_A_WORKER = 1 << 24
+"""Fewer are written before another process has started."""
 
 
 def export_run(config: Config) -> Path:
@@ -31,29 +37,38 @@ def export_run(config: Config) -> Path:
             "truth": truth,
             "box": region.box,
             "voxel_size": config.data.voxel_size,
-            "export": config.export.model_dump(),
+            "export": config.export.model_dump(exclude={"workers"}),
             "segmentation": done_digest(paths.segmented, f"ffn {paths.segmented.name}"),
         },
     )
     with ExitStack() as files:
-        # Before the folder is claimed: what is wrong here is put right in the configuration, which the claim holds.
-        image = files.enter_context(
-            open_image(image_uri(config, region), box=region.bounds, voxel_size=config.data.voxel_size)
-        )
-        layers: dict[str, tuple[Kind, Volume]] = {"image": ("image", image)}
-        layers["segmentation"] = "segmentation", files.enter_context(open_labels(f"{paths.segmentation}:labels"))
+        sources: dict[str, Callable[[], Volume]] = {
+            "image": partial(
+                open_image, image_uri(config, region), box=region.bounds, voxel_size=config.data.voxel_size
+            ),
+            "segmentation": partial(open_labels, f"{paths.segmentation}:labels"),
+        }
         if truth is not None:
-            layers["truth"] = "segmentation", files.enter_context(open_labels(truth, box=region.bounds))
+            sources["truth"] = partial(open_labels, truth, box=region.bounds)
+        # Before the folder is claimed: what is wrong here is put right in the configuration, which the claim holds.
+        layers: dict[str, tuple[Kind, Volume]] = {
+            name: ("image" if name == "image" else "segmentation", files.enter_context(source()))
+            for name, source in sources.items()
+        }
+        image = layers["image"][1]
         box, voxel_size = image.bounds, _known(image)
         for kind, volume in layers.values():
             stored_type(volume, kind)
             _require_shape(volume, image)
         if not stage.begin():
             return paths.export
-        for name, (kind, volume) in layers.items():
-            write_layer(
-                paths.export / name, volume, kind, voxel_size, box.start, config.export.chunk, config.export.mips
-            )
+        count = min(config.export.workers or usable_cores(), ceil(prod(image.shape) / _VOXELS_OF_A_WORKER))
+        with Workers(count, partial(Bench, sources), "Use fewer export.workers.") as workers:
+            for name, (kind, volume) in layers.items():
+                write_layer(
+                    paths.export / name, volume, kind, voxel_size, box.start, config.export.chunk, config.export.mips,
+                    workers if count > 1 else None,
+                )  # fmt: skip
         state = viewer_state(config.run, list(layers), box, voxel_size, contrast_of(image))
         if paths.agglomerates:
             state = with_candidates(state, read_candidates(paths.agglomerate))

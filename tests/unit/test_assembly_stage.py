@@ -18,7 +18,6 @@ from tiled import cells, finished_tiles, run_with_tiles, same_partition
 
 from ffn.assembly.evidence import groups
 from ffn.assembly.run import assemble
-from ffn.assembly.workers import Workers
 from ffn.assembly.write import require_room
 from ffn.cli import main
 from ffn.config import Config, parse_config
@@ -27,6 +26,7 @@ from ffn.geometry import Box, overlapping_tiles
 from ffn.preflight import check_inputs
 from ffn.stages import Stage
 from ffn.volumes import create_hdf5, open_volume
+from ffn.workers import Workers
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
@@ -208,7 +208,7 @@ def test_a_worker_that_is_killed_is_told():
 @pytest.mark.parametrize("count", [1, 2])
 def test_too_little_memory_is_told(count):
     with (
-        Workers(count, nothing) as workers,
+        Workers(count, nothing, "Use a smaller assembly.block.") as workers,
         pytest.raises(WorkerError, match=r"Memory ran out .*smaller assembly\.block"),
     ):
         list(workers.results(out_of_memory, range(3)))

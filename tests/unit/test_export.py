@@ -15,7 +15,7 @@ from exported import BOX, make_run
 
 from ffn.cli import main
 from ffn.config import Config, parse_config
-from ffn.errors import StageError, VolumeError
+from ffn.errors import StageError, VolumeError, WorkerError
 from ffn.export import export_run, with_server
 from ffn.export.precomputed import whole_chunks, write_layer
 from ffn.export.state import contrast_of
@@ -193,6 +193,36 @@ def test_many_small_blocks_make_the_same_layer(config: Config, tmp_path: Path, m
     for mip in range(3):
         small = CloudVolume(f"precomputed://file://{tmp_path}/layer", mip=mip, progress=False)
         np.testing.assert_array_equal(small[:], cloud(config, "segmentation", mip)[:])
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_files_are_the_same_whatever_the_number_of_workers(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ffn.export.precomputed.whole_chunks", lambda chunk, *_: chunk)
+    monkeypatch.setattr("ffn.export.run._VOXELS_OF_A_WORKER", 1)
+    folder = export_run(make_run(tmp_path, workers=3))
+    for name in ("image", "segmentation", "truth"):
+        assert files(folder / name) == files(RunPaths.of(config).export / name)
+
+
+def test_a_worker_that_is_killed_ends_in_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ffn.export.run._VOXELS_OF_A_WORKER", 1)
+    monkeypatch.setattr("ffn.export.precomputed._write_piece", die)
+    config = make_run(tmp_path, workers=2)
+    with pytest.raises(WorkerError, match=r"2 worker processes was killed.*Use fewer export\.workers"):
+        export_run(config)
+    monkeypatch.undo()
+    export_run(config)
+    assert (RunPaths.of(config).export / "done.json").exists()
+
+
+def die(*_: object) -> None:
+    """A task in which memory runs out."""
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_killed_export_is_completed_by_the_same_command(config: Config, tmp_path: Path) -> None:

@@ -10,13 +10,13 @@ from ffn.assembly.bench import Bench, Job
 from ffn.assembly.fill import fill
 from ffn.assembly.labelled import Segmented
 from ffn.assembly.run import assemble
-from ffn.assembly.workers import Workers
 from ffn.assembly.write import write_segmentation
 from ffn.config import Assembly, parse_config
 from ffn.errors import ConfigError
 from ffn.geometry import Box
 from ffn.stages import Stage
 from ffn.volumes import create_hdf5, open_volume
+from ffn.workers import Workers
 
 ISOTROPIC = (10.0, 10.0, 10.0)
 

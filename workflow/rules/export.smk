@@ -8,6 +8,7 @@ rule export:
         plan.log("export"),
     conda:
         "../../envs/ffn.yaml"
+    threads: plan.export_threads
     resources:
         mem_mb=8000,
         runtime=plan.minutes("export"),

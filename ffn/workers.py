@@ -37,11 +37,12 @@ class Workers(Generic[Bench]):
 
     Args:
         count: Processes; 1 = this one.
-        make_bench: Called once in each process; can be pickled.
+        make_bench: Called once in each process; can be pickled, where there are several.
+        remedy: What helps where they take too much memory.
     """
 
-    def __init__(self, count: int, make_bench: Callable[[], Bench]) -> None:
-        self._count, self._make_bench = count, make_bench
+    def __init__(self, count: int, make_bench: Callable[[], Bench], remedy: str = "Use fewer of them.") -> None:
+        self._count, self._make_bench, self._remedy = count, make_bench, remedy
         self._pool: ProcessPoolExecutor | None = None
         self._bench: Bench | None = None
 
@@ -76,10 +77,11 @@ class Workers(Generic[Bench]):
             )
         except BrokenProcessPool as error:
             raise WorkerError(
-                f"One of the {self._count} worker processes was killed, most likely because memory ran out. {_REMEDY}"
+                f"One of the {self._count} worker processes was killed, most likely because memory ran out. "
+                f"{self._remedy} Then run the same command again."
             ) from error
         except MemoryError as error:
-            raise WorkerError(f"Memory ran out ({error}). {_REMEDY}") from error
+            raise WorkerError(f"Memory ran out ({error}). {self._remedy} Then run the same command again.") from error
 
     def _alone(self, work: Callable[[Bench, Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
         if self._bench is None:
@@ -87,8 +89,6 @@ class Workers(Generic[Bench]):
         for task in tasks:
             yield work(self._bench, task)
 
-
-_REMEDY = "Use fewer assembly.workers or a smaller assembly.block, then run the same command again."
 
 _bench: Any = None
 """Of a worker process."""
