@@ -9,18 +9,18 @@ Snakemake forgets a job while it asks for its state or submits it, and an interr
 which it ends on its way out, cancels all that this run waits for. If Snakemake is killed, the sidecar ends without
 cancelling anything: the jobs go on, and the next start of Snakemake waits for them.
 
-Snakemake also loses an interrupt that comes while it runs one of its short asynchronous parts to their end (asyncio's
-runner drops it), and goes on submitting. A terminal's Ctrl-C reaches the sidecar too, which notes it down; a submission
-after that is none, and interrupts Snakemake again.
+Snakemake also loses an interrupt that comes in the last moment of one of its short asynchronous parts (asyncio's runner
+drops it), and goes on. A terminal's Ctrl-C reaches the sidecar too: where Snakemake then neither cancels its jobs nor
+ends the sidecar, it is interrupted again.
 """
 
 import argparse
-import json
 import os
 import signal
 import sys
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ffn.cluster.cobalt import Cobalt
@@ -29,11 +29,12 @@ from ffn.cluster.queue import Queue
 from ffn.cluster.scheduler import Phase, Scheduler
 from ffn.cluster.slurm import Slurm
 from ffn.errors import FFNError
-from ffn.files import write_json
+from ffn.files import write_text
 
 RUN_VARIABLE = "SNAKEMAKE_CLUSTER_SIDECAR_VARS"
 """In it Snakemake passes on what the sidecar printed first."""
 _WATCH_S = 2.0
+"""How long Snakemake may take to hear an interrupt, and to be gone before that is seen."""
 
 _WORDS = {Phase.ALIVE: "running", Phase.SUCCESS: "success", Phase.FAILED: "failed"}
 
@@ -53,9 +54,6 @@ def submit_main(scheduler: Scheduler, argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     def submit() -> int:
-        if _repeat_interrupt(scheduler):
-            print(f"{parser.prog}: Interrupted; this job is not submitted.", file=sys.stderr)
-            return 1
         try:
             print(_queue(scheduler).submit(args.jobscript, args.prelude), flush=True)
         except FFNError as error:
@@ -91,8 +89,10 @@ def cancel_main(scheduler: Scheduler, argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("id", nargs="+")
     args = parser.parse_args(argv)
+    queue = _queue(scheduler)
     try:
-        _queue(scheduler).cancel(args.id)
+        _unheard(queue).unlink(missing_ok=True)
+        queue.cancel(args.id)
     except OSError as error:
         print(f"{parser.prog}: jobs cannot be cancelled: {error}.", file=sys.stderr)
         return 1
@@ -110,16 +110,20 @@ def sidecar_main(scheduler: Scheduler, argv: Sequence[str] | None = None) -> int
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     snakemake, run = os.getppid(), uuid.uuid4().hex
     queue = Queue(scheduler, Path.cwd(), run)
+    unheard = _unheard(queue)
     print(run, flush=True)
     while os.getppid() == snakemake:
         received = signal.sigtimedwait(signals, _WATCH_S)
         if received is None:
-            continue
-        if received.si_signo == signal.SIGTERM:
+            if unheard.exists():
+                with suppress(ProcessLookupError):
+                    os.kill(snakemake, signal.SIGINT)
+        elif received.si_signo == signal.SIGINT:
+            write_text(unheard, "")
+        else:
             queue.cancel_run()
             break
-        write_json(_interrupted(queue), {"snakemake": snakemake})
-    _interrupted(queue).unlink(missing_ok=True)
+    unheard.unlink(missing_ok=True)
     return 0
 
 
@@ -127,19 +131,9 @@ def _queue(scheduler: Scheduler) -> Queue:
     return Queue(scheduler, Path.cwd(), os.environ.get(RUN_VARIABLE, ""))
 
 
-def _interrupted(queue: Queue) -> Path:
-    """There while the run of Snakemake that asks was interrupted and goes on."""
-    return queue.registry.folder / f"interrupted-{queue.run}.json"
-
-
-def _repeat_interrupt(scheduler: Scheduler) -> bool:
-    """Whether this run was interrupted, of which it is told again: it waits for this command, and will hear it."""
-    try:
-        noted = json.loads(_interrupted(_queue(scheduler)).read_text(encoding="utf-8"))
-        os.kill(noted["snakemake"], signal.SIGINT)
-    except (OSError, ValueError, KeyError):
-        return False
-    return True
+def _unheard(queue: Queue) -> Path:
+    """There while nothing shows that this run of Snakemake heard of its interrupt."""
+    return queue.registry.folder / f"interrupted-{queue.run}"
 
 
 def _to_its_end(work: Callable[[], int]) -> int:

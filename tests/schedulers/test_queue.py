@@ -438,22 +438,23 @@ def test_sidecar_cancels_what_its_run_left_behind(standin):
     standin.wait_for(other)
 
 
-def test_sidecar_leaves_the_jobs_alone_when_snakemake_is_killed(standin):
+def with_sidecar(standin, then: str) -> subprocess.Popen[str]:
+    """A process that starts a sidecar, as Snakemake does, and goes on with Python code; its next line is awaited."""
     code = (
-        "import subprocess, sys\n"
+        "import signal, subprocess, sys\n"
         "sidecar = subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE, text=True)\n"
-        "print(sidecar.stdout.readline(), flush=True)\n"
-        "sys.stdin.read()\n"
+        "print(sidecar.stdout.readline(), end='', flush=True)\n"
     )
-    snakemake = subprocess.Popen(
-        ["python3", "-c", code, standin.command("sidecar")],
-        cwd=standin.workdir,
-        env=standin.env,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    standin.env["SNAKEMAKE_CLUSTER_SIDECAR_VARS"] = snakemake.stdout.readline().strip()
+    process = subprocess.Popen(
+        ["python3", "-c", code + then, standin.command("sidecar")],
+        cwd=standin.workdir, env=standin.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    standin.env["SNAKEMAKE_CLUSTER_SIDECAR_VARS"] = process.stdout.readline().strip()
+    return process
+
+
+def test_sidecar_leaves_the_jobs_alone_when_snakemake_is_killed(standin):
+    snakemake = with_sidecar(standin, "sys.stdin.read()\n")
     os.mkfifo(standin.workdir / "go")
     job_id = submit(standin, "read word < go; exit 0")
     snakemake.kill()
@@ -463,37 +464,38 @@ def test_sidecar_leaves_the_jobs_alone_when_snakemake_is_killed(standin):
     assert status(standin, job_id) == "success"
 
 
-def test_interrupt_that_snakemake_lost_is_repeated_by_the_next_submission(standin):
-    """The sidecar heard it too; without one nothing is known of it, and the job is submitted."""
-    code = (
-        "import subprocess, sys\n"
-        "sidecar = subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE, text=True)\n"
-        "print(sidecar.stdout.readline(), sidecar.pid, flush=True)\n"
-        "try:\n"
-        "    sys.stdin.read()\n"
-        "except KeyboardInterrupt:\n"
-        "    sidecar.terminate()\n"
-        "    sys.exit(sidecar.wait() or 7)\n"
-    )
-    snakemake = subprocess.Popen(
-        ["python3", "-c", code, standin.command("sidecar")],
-        cwd=standin.workdir,
-        env=standin.env,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    standin.env["SNAKEMAKE_CLUSTER_SIDECAR_VARS"] = snakemake.stdout.readline().strip()
-    os.kill(int(snakemake.stdout.readline()), signal.SIGINT)
-    noted = standin.workdir / ".snakemake" / standin.key
-    while not list(noted.glob("interrupted-*.json")):
-        assert snakemake.poll() is None
-    refused = standin.call(standin.command("submit"), write_jobscript(standin))
-    assert refused.returncode == 1
-    assert "Interrupted" in refused.stderr
+INTERRUPTED = """
+try:
+    sidecar.send_signal(signal.SIGINT)
+    sys.stdin.read()
+except KeyboardInterrupt:
+    sidecar.terminate()
+    sys.exit(7 if sidecar.wait() == 0 else 1)
+"""
+
+
+def test_interrupt_that_snakemake_lost_is_repeated(standin):
+    """Only the sidecar hears it."""
+    snakemake = with_sidecar(standin, INTERRUPTED)
     assert snakemake.wait(20) == 7
-    assert standin.submitted() == []
-    assert not list(noted.glob("interrupted-*.json"))
+    assert not list((standin.workdir / ".snakemake" / standin.key).glob("interrupted-*"))
+
+
+def test_interrupt_that_snakemake_heard_is_not_repeated(standin):
+    standin.set("hold", HELD[standin.key])
+    snakemake = with_sidecar(standin, "sys.stdin.readline()\n" + INTERRUPTED)
+    job_id = submit(standin)
+    snakemake.stdin.write("now\n")
+    snakemake.stdin.flush()
+    noted = standin.workdir / ".snakemake" / standin.key
+    while not list(noted.glob("interrupted-*")):
+        assert snakemake.poll() is None
+    standin.call(standin.command("cancel"), job_id)
+    assert not list(noted.glob("interrupted-*"))
+    with pytest.raises(subprocess.TimeoutExpired):
+        snakemake.wait(5)
+    snakemake.communicate()
+    assert snakemake.returncode == 0
 
 
 def test_registry_keeps_what_it_is_told(tmp_path):

@@ -119,6 +119,19 @@ def assert_went(cluster, process: subprocess.Popen[str], submissions: int) -> No
     assert len(cluster.submitted()) == submissions
 
 
+def assert_goes_on_after_a_crash(cluster, process: subprocess.Popen[str], job_id: str) -> None:
+    """Kill Snakemake while its only job waits for a word: the next start waits for that job."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert cluster.jobs() == [job_id]
+    cluster.call(*snakemake(cluster, "--unlock"))
+    again = start(cluster)
+    read_until(again, "already does the work of")
+    assert read_job_id(again) == job_id
+    give_word(cluster)
+    assert_went(cluster, again, submissions=1)
+
+
 @pytest.mark.slow
 def test_jobs_run_in_order_with_their_resources(cluster):
     write_snakefile(cluster, TWO_STEPS)
@@ -193,15 +206,7 @@ def test_interrupt_takes_all_jobs_out_of_the_queue(standin, moment):
 @pytest.mark.slow
 def test_crashed_snakemake_finds_its_job_again(cluster):
     process, job_id = waiting_job(cluster)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert cluster.jobs() == [job_id]
-    cluster.call(*snakemake(cluster, "--unlock"))
-    again = start(cluster)
-    read_until(again, "already does the work of all")
-    assert read_job_id(again) == job_id
-    give_word(cluster)
-    assert_went(cluster, again, submissions=1)
+    assert_goes_on_after_a_crash(cluster, process, job_id)
 
 
 @pytest.mark.slow
@@ -211,7 +216,7 @@ def test_two_workflows_side_by_side(cluster):
     other = cluster.beside()
     second, second_id = waiting_job(other)
     assert first_id != second_id
-    first.send_signal(signal.SIGINT)
+    os.killpg(first.pid, signal.SIGINT)
     first.communicate(timeout=120)
     cluster.wait_for(first_id)
     assert other.jobs() == [second_id]
@@ -255,11 +260,4 @@ def test_crash_in_the_middle_of_a_group(cluster):
     while not (cluster.workdir / "first.txt").exists():
         assert process.poll() is None
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    cluster.call(*snakemake(cluster, "--unlock"))
-    again = start(cluster)
-    read_until(again, "already does the work of")
-    assert read_job_id(again) == job_id
-    give_word(cluster)
-    assert_went(cluster, again, submissions=1)
+    assert_goes_on_after_a_crash(cluster, process, job_id)
