@@ -15,6 +15,8 @@ from typing import Any
 from ffn.cluster.scheduler import Called, Job, Phase, Seen, call
 
 _ID = re.compile(r"\d+(?:\[\d*\])?\.[\w.-]+")
+_JOB = re.compile(rf'\s*"({_ID.pattern})"\s*:\s*\{{\s*')
+_FACT = re.compile(r'\s*"(job_state|Exit_status|comment)"\s*:\s*"?(.*?)"?,?\s*')
 _ALIVE = set("QREBTWSUM")
 _HELD = set("H")
 _UNKNOWN = "Unknown Job Id"
@@ -79,10 +81,31 @@ def parse_qstat(answer: Called) -> Mapping[str, Seen] | None:
     if not answer.out.strip():
         return {} if answer.code == 153 else None
     try:
-        jobs = json.loads(answer.out, strict=False).get("Jobs", {})
-        return {job_id: _seen(facts) for job_id, facts in jobs.items()}
+        return {job_id: _seen(facts) for job_id, facts in _jobs(answer.out).items()}
     except (ValueError, AttributeError, KeyError, TypeError):
         return None
+
+
+def _jobs(text: str) -> Mapping[str, Mapping[str, Any]]:
+    """What is known of each job. Raises ValueError where the text is no whole answer.
+
+    Many a PBS writes variables and comments into its JSON as they are (openpbs issues 1255, 2049, 2541), which is none
+    then; but each fact stands in a line of its own.
+    """
+    try:
+        return json.loads(text, strict=False).get("Jobs", {})
+    except ValueError:
+        if not (text.startswith("{") and text.rstrip().endswith("\n}")):
+            raise
+    jobs: dict[str, dict[str, Any]] = {}
+    for line in text.splitlines():
+        if (job := _JOB.fullmatch(line)) is not None:
+            jobs[job[1]] = {}
+        elif jobs and (fact := _FACT.fullmatch(line)) is not None:
+            next(reversed(jobs.values())).setdefault(fact[1], fact[2])
+    if not jobs:
+        raise ValueError("no job in it")
+    return jobs
 
 
 def _seen(facts: Mapping[str, Any]) -> Seen:

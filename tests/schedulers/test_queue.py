@@ -11,10 +11,10 @@ import pytest
 from jobscripts import write_jobscript
 
 from ffn.cluster.cobalt import Cobalt
-from ffn.cluster.pbs import PBS
+from ffn.cluster.pbs import PBS, parse_qstat
 from ffn.cluster.queue import Queue
 from ffn.cluster.registry import Record, Registry
-from ffn.cluster.scheduler import Phase
+from ffn.cluster.scheduler import Called, Phase
 
 KINDS = {"cobalt": Cobalt, "pbs": PBS}
 HELD = {"cobalt": "user_hold", "pbs": "H"}
@@ -207,6 +207,25 @@ def test_scheduler_out_of_order_is_no_failure_of_a_job(standin, fault, text, mon
     standin.clear(fault)
     assert queue.status(job_id) is Phase.ALIVE
     assert len(standin.submitted()) == 1
+
+
+def test_states_are_found_in_json_that_is_none(pbs):
+    """PBS does not escape what a job's variables hold."""
+    pbs.set("unescaped")
+    failed = submit(pbs, "exit 3")
+    pbs.wait_for(failed)
+    assert status(pbs, failed) == "failed"
+    done = submit(pbs)
+    pbs.wait_for(done)
+    pbs.set("walltime", "1")
+    over = submit(pbs, "exec sleep 600", restarts=0, output="other.json")
+    pbs.wait_for(over)
+    text = pbs.call("qstat", "-x", "-f", "-F", "json", failed, done, over).stdout
+    with pytest.raises(ValueError, match=r"Expecting|Invalid"):
+        json.loads(text, strict=False)
+    phases = {job_id: seen.phase for job_id, seen in parse_qstat(Called(0, text, "")).items()}
+    assert phases == {failed: Phase.FAILED, done: Phase.SUCCESS, over: Phase.STOPPED}
+    assert parse_qstat(Called(0, text[:-10], "")) is None
 
 
 def test_unreadable_bookkeeping_does_not_end_the_workflow(standin):

@@ -14,6 +14,7 @@ Faults are files in that folder, some with a text in them:
     refuse      qsub refuses with this text
     deaf        qstat and qdel do not reach the server
     garbage     qstat prints this text and exits with 0
+    unescaped   qstat of PBS writes variables into its JSON as they are
     chatter     qsub prints this text before and after the id, on stdout
     lost        qsub accepts the job, but its answer is lost
     vanish      jobs end without a trace
