@@ -67,8 +67,9 @@ def test_job_over_its_time_goes_on_in_another(slurm, real_slurm):
 
 
 def test_job_of_a_lost_node_goes_on_in_another(slurm, real_slurm):
-    job_id = submit(slurm, "if mkdir tried; then srun sleep 600; else exit 0; fi", nodes=2, restarts=1)
-    while not (slurm.workdir / "tried").exists():
+    task = "srun sh -c 'touch on-$SLURMD_NODENAME; exec sleep 600'"
+    job_id = submit(slurm, f"if mkdir tried; then {task}; else exit 0; fi", nodes=2, restarts=1)
+    while len(list(slurm.workdir.glob("on-*"))) < 2:
         os.sched_yield()
     node = real_slurm.first_node(job_id)
     real_slurm.kill_node(node)
