@@ -16,10 +16,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent / "slurm"))
 from cluster import HINT, Slurm, missing_programs
 
-ROOT = Path(__file__).resolve().parents[2]
 STANDINS = Path(__file__).resolve().parent / "standins"
-PROFILES = ROOT / "workflow" / "profiles"
-WALLTIME = {"cobalt": "killing", "pbs": "E"}
 
 
 @dataclass
@@ -63,6 +60,11 @@ class StandIn(Cluster):
     """A scheduler that is not there, played by small programs; `state` is where they keep theirs."""
 
     state: Path
+
+    @property
+    def held(self) -> str:
+        """Its own word for a job that its user holds."""
+        return {"cobalt": "user_hold", "pbs": "H"}[self.key]
 
     def set(self, fault: str, text: str = "") -> None:
         (self.state / fault).write_text(text)

@@ -1,4 +1,4 @@
-"""Jobscripts as Snakemake's executor writes them."""
+"""Jobscripts as Snakemake's executor writes them, and what it does with them."""
 
 import json
 from pathlib import Path
@@ -24,3 +24,16 @@ def write_jobscript(
     path = cluster.workdir / "snakejob.sh"
     path.write_text(f"#!/bin/sh\n# properties = {json.dumps(properties)}\ncd {cluster.workdir} && {body}\n")
     return path
+
+
+def submit(cluster, body: str = "exit 0", **more: object) -> str:
+    """Submit a job and return its id."""
+    done = cluster.call(cluster.command("submit"), write_jobscript(cluster, body, **more))
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def status(cluster, job_id: str) -> str:
+    done = cluster.call(cluster.command("status"), job_id)
+    assert done.returncode == 0
+    return done.stdout.strip()

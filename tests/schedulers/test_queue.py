@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from jobscripts import write_jobscript
+from jobscripts import status, submit, write_jobscript
 
 from ffn.cluster.cobalt import Cobalt
 from ffn.cluster.pbs import PBS, parse_qstat
@@ -17,20 +17,6 @@ from ffn.cluster.registry import Record, Registry
 from ffn.cluster.scheduler import Called, Phase
 
 KINDS = {"cobalt": Cobalt, "pbs": PBS}
-HELD = {"cobalt": "user_hold", "pbs": "H"}
-
-
-def submit(cluster, body: str = "exit 0", **more: object) -> str:
-    """Submit a job and return its id."""
-    done = cluster.call(cluster.command("submit"), write_jobscript(cluster, body, **more))
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
-def status(cluster, job_id: str) -> str:
-    done = cluster.call(cluster.command("status"), job_id)
-    assert done.returncode == 0
-    return done.stdout.strip()
 
 
 def queue_of(cluster, monkeypatch, now=lambda: 1000.0) -> Queue:
@@ -164,6 +150,22 @@ def test_refused_job_shows_the_schedulers_own_words(standin, fault, words):
     assert "Traceback" not in refused.stderr
 
 
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"queue": "batch"}, {"cobalt": "Queue 'batch' doesn't exist", "pbs": "Unknown queue"}),
+        ({"nodes": 64}, {"cobalt": "exceeds the node limit", "pbs": "violates queue and/or server resource limits"}),
+    ],
+)
+def test_queue_and_node_count_that_the_scheduler_refuses(standin, asked, words):
+    """What our own look at the site's limits does not know."""
+    refused = standin.call(standin.command("submit"), write_jobscript(standin, **asked))
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert words[standin.key] in refused.stderr
+    assert "refused job train" in refused.stderr
+    assert standin.submitted() == []
+
+
 def test_job_without_node_count_is_refused_by_name(standin):
     refused = standin.call(standin.command("submit"), write_jobscript(standin, "exit 0", nodes=None, runtime=None))
     assert "has no resource nodes and runtime" in refused.stderr
@@ -196,7 +198,7 @@ def test_states_of_the_queue_in_snakemakes_words(request, key, state, word):
 
 @pytest.mark.parametrize(("fault", "text"), [("deaf", ""), ("garbage", "Traceback: 563001 done\n{"), ("garbage", "")])
 def test_scheduler_out_of_order_is_no_failure_of_a_job(standin, fault, text, monkeypatch):
-    standin.set("hold", HELD[standin.key])
+    standin.set("hold", standin.held)
     job_id = submit(standin)
     standin.set(fault, text)
     clock = [1000.0]
@@ -265,7 +267,7 @@ def test_wrong_clock_of_the_scheduler_changes_nothing(standin, skew):
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_one_question_serves_all_jobs(standin, count):
-    standin.set("hold", HELD[standin.key])
+    standin.set("hold", standin.held)
     ids = [submit(standin, output=f"{number}.json") for number in range(count)]
     standin.env["FFN_CLUSTER_POLL_S"] = "600"
     before = len(standin.calls("qstat"))
@@ -291,7 +293,7 @@ def clones(standin, job_id: str, count: int) -> list[str]:
 
 @pytest.mark.parametrize("count", [1, pytest.param(500, marks=pytest.mark.slow)])
 def test_questions_of_a_minute_do_not_grow_with_the_jobs(standin, count, monkeypatch):
-    standin.set("hold", HELD[standin.key])
+    standin.set("hold", standin.held)
     first = submit(standin)
     ids = [first, *clones(standin, first, count - 1)]
     standin.env["FFN_CLUSTER_POLL_S"] = "15"
@@ -320,7 +322,7 @@ def test_live_job_is_adopted_instead_of_submitted_twice(standin):
 
 def test_job_that_does_more_than_asked_is_adopted_too(standin):
     """A group of two rules: after a crash, only the one that has not ended is asked for."""
-    standin.set("hold", HELD[standin.key])
+    standin.set("hold", standin.held)
     both = submit(standin, output=["first.json", "second.json"])
     assert submit(standin, output="second.json") == both
     assert standin.submitted() == [both]
@@ -364,7 +366,7 @@ def test_job_whose_answer_was_lost_is_found_by_its_name(standin):
 
 def test_job_that_was_noted_down_but_never_answered_for_is_found_by_its_name(standin):
     """As after a power failure between the scheduler's answer and our note of it."""
-    standin.set("hold", HELD[standin.key])
+    standin.set("hold", standin.held)
     job_id = submit(standin)
     registry = Registry(standin.workdir / ".snakemake" / standin.key)
     record = registry.job(job_id)
@@ -379,7 +381,7 @@ def test_jobs_wait_here_while_the_queue_is_full(standin):
     standin.set("full", "2")
     os.mkfifo(standin.workdir / "go")
     bodies = ["read word < go; exit 0", "exit 0", "exit 0", "exit 0"]
-    held = HELD[standin.key]
+    held = standin.held
     first = submit(standin, bodies[0], output="0.json")
     standin.set("hold", held)
     second = submit(standin, output="1.json")
@@ -438,83 +440,6 @@ def test_submission_goes_through_though_snakemake_is_killed_meanwhile(standin):
     submitting.communicate()
     again = submit(standin)
     assert standin.submitted() == [again]
-
-
-@pytest.mark.slow
-def test_sidecar_cancels_what_its_run_left_behind(standin):
-    sidecar = subprocess.Popen(
-        [standin.command("sidecar")], cwd=standin.workdir, env=standin.env, stdout=subprocess.PIPE, text=True
-    )
-    other = submit(standin, "exec sleep 600", output="other.json")
-    standin.env["SNAKEMAKE_CLUSTER_SIDECAR_VARS"] = sidecar.stdout.readline().strip()
-    ours = submit(standin, "exec sleep 600")
-    sidecar.send_signal(signal.SIGINT)
-    sidecar.terminate()
-    assert sidecar.wait(20) == 0
-    standin.wait_for(ours)
-    assert standin.jobs() == [other]
-    standin.call(standin.command("cancel"), other)
-    standin.wait_for(other)
-
-
-def with_sidecar(standin, then: str) -> subprocess.Popen[str]:
-    """A process that starts a sidecar, as Snakemake does, and goes on with Python code; its next line is awaited."""
-    code = (
-        "import signal, subprocess, sys\n"
-        "sidecar = subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE, text=True)\n"
-        "print(sidecar.stdout.readline(), end='', flush=True)\n"
-    )
-    process = subprocess.Popen(
-        ["python3", "-c", code + then, standin.command("sidecar")],
-        cwd=standin.workdir, env=standin.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    standin.env["SNAKEMAKE_CLUSTER_SIDECAR_VARS"] = process.stdout.readline().strip()
-    return process
-
-
-def test_sidecar_leaves_the_jobs_alone_when_snakemake_is_killed(standin):
-    snakemake = with_sidecar(standin, "sys.stdin.read()\n")
-    os.mkfifo(standin.workdir / "go")
-    job_id = submit(standin, "read word < go; exit 0")
-    snakemake.kill()
-    snakemake.communicate()
-    (standin.workdir / "go").write_text("now\n")
-    standin.wait_for(job_id)
-    assert status(standin, job_id) == "success"
-
-
-INTERRUPTED = """
-try:
-    sidecar.send_signal(signal.SIGINT)
-    sys.stdin.read()
-except KeyboardInterrupt:
-    sidecar.terminate()
-    sys.exit(7 if sidecar.wait() == 0 else 1)
-"""
-
-
-def test_interrupt_that_snakemake_lost_is_repeated(standin):
-    """Only the sidecar hears it."""
-    snakemake = with_sidecar(standin, INTERRUPTED)
-    assert snakemake.wait(20) == 7
-    assert not list((standin.workdir / ".snakemake" / standin.key).glob("interrupted-*"))
-
-
-def test_interrupt_that_snakemake_heard_is_not_repeated(standin):
-    standin.set("hold", HELD[standin.key])
-    snakemake = with_sidecar(standin, "sys.stdin.readline()\n" + INTERRUPTED)
-    job_id = submit(standin)
-    snakemake.stdin.write("now\n")
-    snakemake.stdin.flush()
-    noted = standin.workdir / ".snakemake" / standin.key
-    while not list(noted.glob("interrupted-*")):
-        assert snakemake.poll() is None
-    standin.call(standin.command("cancel"), job_id)
-    assert not list(noted.glob("interrupted-*"))
-    with pytest.raises(subprocess.TimeoutExpired):
-        snakemake.wait(5)
-    snakemake.communicate()
-    assert snakemake.returncode == 0
 
 
 def test_registry_keeps_what_it_is_told(tmp_path):

@@ -3,24 +3,11 @@
 import os
 
 import pytest
-from jobscripts import write_jobscript
+from jobscripts import status, submit, write_jobscript
 
 from ffn.cluster.registry import Registry
 
 pytestmark = pytest.mark.slow
-
-
-def submit(slurm, body: str = "exit 0", **more: object) -> str:
-    """Submit a job and return its id."""
-    done = slurm.call("ffn-slurm-submit", write_jobscript(slurm, body, **more))
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
-def status(slurm, job_id: str) -> str:
-    done = slurm.call("ffn-slurm-status", job_id)
-    assert done.returncode == 0
-    return done.stdout.strip()
 
 
 def last_id(slurm) -> str:

@@ -53,8 +53,9 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / RUN
 
 
-def test_training_whose_node_dies_goes_on(standin, local):
-    """The job that follows continues from the last checkpoint, and comes to the same weights."""
+@pytest.mark.parametrize("how", ["node", "walltime"])
+def test_training_that_is_stopped_goes_on(standin, local, how):
+    """Whatever stops it, the next job continues from the last checkpoint, and comes to the same weights."""
     config = configuration(standin.workdir, checkpoint_every=5)
     train = standin.workdir / RUN / "train"
     process = start(standin, *chain("--configfile", config), "--", RUN / "train/done.json")
@@ -63,7 +64,7 @@ def test_training_whose_node_dies_goes_on(standin, local):
     while not any((train / "checkpoints").glob("step-" + 8 * "[0-9]")):
         assert process.poll() is None
         time.sleep(0.02)
-    standin.end(job_id, "node")
+    standin.end(job_id, how)
     assert "restarts left: 2" in read_until(process, f"Job {job_id} was stopped by")
     output, _ = process.communicate(timeout=400)
     assert process.returncode == 0, output
