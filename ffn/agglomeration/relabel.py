@@ -11,7 +11,7 @@ from ffn.config import Assembly
 from ffn.geometry import Box, blocks
 from ffn.inference.results import LABELS
 from ffn.progress import Progress
-from ffn.volumes import Volume, VoxelSize, chunk_dividing, create_hdf5
+from ffn.volumes import Volume, VoxelSize, chunk_dividing, chunk_within, create_hdf5
 
 
 def write_relabelled(
@@ -37,7 +37,7 @@ def write_relabelled(
     Returns:
         How many ids have voxels in the result.
     """
-    chunk = chunk_dividing(rule.block, labels.shape)
+    chunk = chunk_within(chunk_dividing(rule.block), labels.shape)
     present = np.zeros(len(objects), np.bool_)
     with (
         create_hdf5(path, LABELS, labels.shape, rule.dtype, voxel_size, chunk=chunk, offset=box.start) as volume,

@@ -76,7 +76,7 @@ class Job:
     @property
     def chunk(self) -> ZYX:
         """Chunks of the result."""
-        return chunk_dividing(self.rule.block, self.shape)
+        return chunk_within(chunk_dividing(self.rule.block), self.shape)
 
     def planes_chunk(self, axis: int) -> ZYX:
         """Chunks of `planes_<axis>`: one plane of one block."""

@@ -3,9 +3,13 @@
 import argparse
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ffn.errors import GeometryError
 from ffn.geometry import ZYX, Box, parse_zyx
+
+if TYPE_CHECKING:
+    from ffn.blockwise.stage import JobPart, Share
 
 
 def box_option(text: str) -> Box:
@@ -58,3 +62,37 @@ def add_command(
         epilog=f"Examples:\n{examples}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+def add_blockwise(parser: argparse.ArgumentParser) -> None:
+    """`--step`, `--part` and `--ranks` of a stage made of steps (`ffn.blockwise`)."""
+    parser.add_argument("--step", metavar="NAME", help="do one step of the stage only (default: all that are not done)")
+    parser.add_argument(
+        "--part", type=part_option, metavar="K/N", help="do one of N equal parts of that step, counted from 1"
+    )
+    parser.add_argument(
+        "--ranks",
+        type=positive_option,
+        metavar="N",
+        help="processes that a launcher started and that share the work (default: what the environment says; "
+        "1 = do not ask it)",
+    )
+
+
+def part_option(text: str) -> "JobPart":
+    """`K/N`, counted from 1."""
+    from ffn.blockwise.stage import JobPart
+
+    if (part := JobPart.parse(text)) is None:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a part such as 2/5, counted from 1.")
+    return part
+
+
+def share_of(parser: argparse.ArgumentParser, args: argparse.Namespace) -> "Share":
+    """Which part of a stage's work this process does, by the options of `add_blockwise`."""
+    from ffn.blockwise.stage import JobPart, Share
+    from ffn.peers import Peer
+
+    if args.part is not None and args.step is None:
+        parser.error("--part goes with --step: it is a part of the units of one step")
+    return Share(args.step, args.part or JobPart(), Peer.of(ranks=args.ranks))

@@ -34,11 +34,11 @@ def chunk_within(chunk: ZYX, shape: Sequence[int]) -> ZYX:
     return z, y, x
 
 
-def chunk_dividing(block: ZYX, shape: Sequence[int]) -> ZYX:
+def chunk_dividing(block: ZYX) -> ZYX:
     """The largest chunk up to 64 voxels an axis of which blocks of a volume of this shape are made up: so each is
     written once and whole."""
     z, y, x = (max(n for n in range(1, min(size, _LARGEST) + 1) if size % n == 0) for size in block)
-    return chunk_within((z, y, x), shape)
+    return z, y, x
 
 
 def pack(values: np.ndarray, start: ZYX, chunk: ZYX, shape: Sequence[int]) -> Iterator[PackedChunk]:
