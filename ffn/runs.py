@@ -9,6 +9,9 @@ from ffn.config import Config, Region
 
 SYNTHETIC = "synthetic"
 SEGMENTATION = "segmentation.h5"
+"""Labels of a sub-volume; and those of a whole run that a version before there were stores wrote; dataset `labels`."""
+SEGMENTATION_STORE = "segmentation.zarr"
+"""Labels of a whole run, see `ffn.volumes.store`."""
 ORIGINS = "origins.json"
 
 
@@ -114,14 +117,14 @@ class RunPaths:
         return self.agglomerate if self.agglomerates else self.assemble
 
     @property
-    def segmentation(self) -> Path:
-        """HDF5 with `labels`, global ids: the run's result."""
-        return self.segmented / SEGMENTATION
+    def segmentation(self) -> str:
+        """URI of the labels with global ids: the run's result."""
+        return labels_in(self.segmented)
 
     @property
-    def assembled(self) -> Path:
-        """HDF5 with `labels`, global ids, before agglomeration."""
-        return self.assemble / SEGMENTATION
+    def assembled(self) -> str:
+        """URI of the labels with global ids, before agglomeration."""
+        return labels_in(self.assemble)
 
     @property
     def evaluate(self) -> Path:
@@ -138,6 +141,12 @@ class RunPaths:
     @property
     def report(self) -> Path:
         return self.root / "report"
+
+
+def labels_in(folder: Path) -> str:
+    """URI of the labels that `assemble` or `agglomerate` made in its folder; of an older version, those in HDF5."""
+    older = folder / SEGMENTATION
+    return f"{older}:labels" if older.exists() else f"{folder / SEGMENTATION_STORE}/0"
 
 
 def origins_files(folder: Path) -> list[Path]:

@@ -51,7 +51,7 @@ _GROUPS = {"synth": "data", "prepare": "data", "evaluate": "scores", "report": "
 _WITHOUT_EFFECT = {
     "training": {"checkpoint_every", "keep_checkpoints", "log_every", "microbatch"},
     "inference": INFERENCE_WITHOUT_EFFECT,
-    "assembly": {"workers"},
+    "assembly": {"workers", "shard"},
     "export": {"workers"},
 }
 

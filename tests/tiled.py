@@ -1,19 +1,22 @@
 """Label volumes cut into sub-volumes with ids of their own, as inference leaves them; and assembling them again."""
 
-from functools import partial
+import tempfile
+from pathlib import Path
 
+import h5py
 import numpy as np
 
-from ffn.assembly.bench import Bench, Job
 from ffn.assembly.evidence import global_ids
 from ffn.assembly.labelled import OpenLabels, Segmented
 from ffn.assembly.reconcile import equivalences_of
-from ffn.assembly.write import write_segmentation
+from ffn.assembly.spec import AssemblySpec
+from ffn.assembly.tasks import GlobalIds, labelling_tasks
+from ffn.blockwise import BlockwiseStage, Step
+from ffn.blockwise.ledger import LedgerWriter
 from ffn.config import Assembly, parse_config
 from ffn.geometry import Box, overlapping_tiles
 from ffn.stages import Stage
 from ffn.volumes import create_hdf5, open_volume
-from ffn.workers import Workers
 
 SHAPE = (30, 36, 42)
 
@@ -61,11 +64,23 @@ def tables_of(segments, same):
 
 def written(folder, tiles, tables, box, **rule):
     """The volume that assembly makes of tiles whose global ids are known."""
-    job = Job(tiles, box, Assembly(**rule), folder, "unused", None)
-    with Workers(1, partial(Bench, job, tables)) as workers:
-        write_segmentation(folder / "out.h5", job, workers, max(int(table.max()) for table in tables))
-    with open_volume(f"{folder / 'out.h5'}:labels") as volume:
-        assert volume.dtype == job.rule.dtype
+    made = Path(tempfile.mkdtemp(prefix="assemble-", dir=folder))
+    return labelled(AssemblySpec(tiles, box, Assembly(**rule), made, "unused", None), tables)
+
+
+def labelled(spec, tables):
+    """The same of an assembly."""
+    spec.folder.mkdir(parents=True, exist_ok=True)
+    with h5py.File(spec.evidence, "w") as file:
+        file["ids"] = np.concatenate([table[1:] for table in tables])
+    stage = Stage(spec.folder, {})
+    ids = BlockwiseStage.step_of(stage, GlobalIds(spec, Step(spec.folder, "", 0)))
+    facts = {"equivalences": 0, "largest_id": max(int(table.max()) for table in tables), "pairs": []}
+    with LedgerWriter(ids.folder / "1-of-1", ids.fingerprint, ids.units) as writer:
+        writer.add(0, {}, facts)
+    BlockwiseStage(stage, labelling_tasks(spec, sum(spec.tiles.largest_ids), stage, ids), "ffn assemble").run(1)
+    with open_volume(spec.segmentation.uri) as volume:
+        assert volume.dtype == spec.rule.dtype
         return volume[...]
 
 
@@ -99,7 +114,7 @@ def run_with_tiles(tmp_path, overlap=8, **rule):
                 "subvolume_size": [28, 24, 24],
                 "subvolume_overlap": [overlap] * 3,
             },
-            "assembly": {"min_overlap_voxels": 5, "block": [16, 16, 16], "workers": 1, **rule},
+            "assembly": {"min_overlap_voxels": 5, "block": [16, 16, 16], "shard": [16, 16, 16], "workers": 1, **rule},
         }
     )
     truth, rng = voronoi()[2:], np.random.default_rng(1)

@@ -31,7 +31,6 @@ from ffn.files import remove, write_json
 from ffn.geometry import Box
 from ffn.inference.drive import BatchedNetwork, side_by_side
 from ffn.inference.fingerprint import checkpoint_fingerprint
-from ffn.inference.results import LABELS
 from ffn.inference.tiles import region_box
 from ffn.progress import Progress, log
 from ffn.runs import RunPaths, checkpoint_prefix, image_uri
@@ -103,12 +102,13 @@ def examine_pair(config: Config, a: int, b: int) -> dict[str, Any]:
 
 
 def _why_no_pair(config: Config, a: int, b: int, pairs: Pairs) -> str:
-    settings, where = config.agglomeration, RunPaths.of(config).assembled
+    settings, paths = config.agglomeration, RunPaths.of(config)
+    where = paths.assembled
     unknown = [str(number) for number in (a, b) if not pairs.meets(number)]
     if not unknown:
         return (
             f"Segments {a} and {b} of {where} do not meet when each is extended by agglomeration.max_distance_nm "
-            f"({settings.max_distance_nm:g}). Raise it, or name a pair of {where.parent.with_name('agglomerate')}."
+            f"({settings.max_distance_nm:g}). Raise it, or name a pair of {paths.agglomerate}."
         )
     return (
         f"Segment {' and '.join(unknown)} meets no other in {where}: there is none of that id with at least "
@@ -129,7 +129,7 @@ def _open(config: Config, files: ExitStack) -> _Inputs:
     image = files.enter_context(
         open_image(image_uri(config, config.data.test), box=box, voxel_size=config.data.voxel_size)
     )
-    labels = files.enter_context(open_labels(f"{paths.assembled}:{LABELS}"))
+    labels = files.enter_context(open_labels(paths.assembled))
     voxel_size = image.voxel_size or labels.voxel_size
     if voxel_size is None:
         raise ConfigError(

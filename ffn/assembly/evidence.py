@@ -1,12 +1,9 @@
 """All equivalences of a run on disk, and the global ids that follow from them.
 
-They are found a group of sub-volumes at a time. A group's part is a file of its own, so that what is counted is not
-counted again after a kill, and groups may be counted anywhere. The parts then become one table.
-
-    pairs/00000.npz, pairs/00001.npz, ...  ->  equivalences.h5
+They are found a group of sub-volumes at a time, in any process; the parts then become one table, `equivalences.h5`.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import h5py
@@ -15,7 +12,6 @@ from numpy.typing import NDArray
 
 from ffn.assembly.reconcile import Column, Equivalences
 from ffn.assembly.unionfind import numbered, smallest_members
-from ffn.files import atomic_path
 from ffn.volumes import create_plain_hdf5
 
 _MOST_GROUPS = 4096
@@ -26,23 +22,6 @@ def groups(tiles: int) -> list[range]:
     """Consecutive sub-volumes whose overlaps with later ones are counted together."""
     size = -(-tiles // _MOST_GROUPS)
     return [range(first, min(first + size, tiles)) for first in range(0, tiles, size)]
-
-
-def part_path(folder: Path, group: int) -> Path:
-    """The file of one group's equivalences."""
-    return folder / f"{group:05d}.npz"
-
-
-def save_part(path: Path, found: Equivalences) -> None:
-    """Write a group's equivalences, atomically."""
-    with atomic_path(path) as partial, partial.open("wb") as file:
-        np.savez_compressed(file, **{name: getattr(found, name) for name in found.columns()})
-
-
-def load_part(path: Path) -> Equivalences:
-    """Read what `save_part` wrote."""
-    with np.load(path, allow_pickle=False) as columns:
-        return Equivalences(*(columns[name] for name in Equivalences.columns()))
 
 
 def global_ids(largest_ids: Sequence[int], parts: Iterable[Equivalences]) -> NDArray[np.uint64]:
@@ -59,15 +38,15 @@ def global_ids(largest_ids: Sequence[int], parts: Iterable[Equivalences]) -> NDA
     return numbered(smallest_members(int(offsets[-1]), (part.nodes(offsets) for part in parts)))
 
 
-def write_evidence(path: Path, largest_ids: Sequence[int], parts: Sequence[Path]) -> None:
+def write_evidence(path: Path, largest_ids: Sequence[int], parts: Callable[[], Iterable[Equivalences]]) -> None:
     """Write `path`: a dataset for each column of the equivalences, and `ids`, the global id of every segment.
 
     Args:
         path: HDF5 file to make.
         largest_ids: Of each sub-volume.
-        parts: Files that `save_part` wrote, of which one is held at a time.
+        parts: Begins anew with each call; one part is held at a time.
     """
-    ids = global_ids(largest_ids, (load_part(part) for part in parts))
+    ids = global_ids(largest_ids, parts())
     with create_plain_hdf5(path) as file:
         columns = {
             name: file.create_dataset(
@@ -75,8 +54,7 @@ def write_evidence(path: Path, largest_ids: Sequence[int], parts: Sequence[Path]
             )
             for name in Equivalences.columns()
         }
-        for part in parts:
-            found = load_part(part)
+        for found in parts():
             for name, column in columns.items():
                 column.resize((len(column) + len(found),))
                 column[len(column) - len(found) :] = getattr(found, name)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from math import prod
 
 from ffn.geometry import ZYX, Box
@@ -39,6 +40,15 @@ class Grid(Sequence[Box]):
         start = tuple(a + i * n for a, i, n in zip(self.box.start, place, self.block, strict=True))
         stop = tuple(min(a + n, end) for a, n, end in zip(start, self.block, self.box.stop, strict=True))
         return Box(start, stop)  # type: ignore[arg-type]
+
+    def meeting(self, box: Box) -> Iterator[tuple[int, Box]]:
+        """The blocks that share voxels with `box`: their numbers, and these voxels."""
+        sides = zip(box.start, box.stop, self.box.start, self.block, self.counts, strict=True)
+        ranges = (range(max((a - o) // n, 0), min((b - 1 - o) // n + 1, most)) for a, b, o, n, most in sides)
+        for z, y, x in product(*ranges):
+            shared = self[number := self.number((z, y, x))].intersection(box)
+            if shared is not None:
+                yield number, shared
 
     def number(self, place: ZYX) -> int:
         """The number of the block at this place of the grid, zyx counted in blocks."""

@@ -21,13 +21,39 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import psutil
+
 from ffn.blockwise.task import Result, Task
 from ffn.errors import WorkerError
+
+_SHARE_OF_MEMORY = 0.8
+"""Of what is free; the rest is for what nobody has counted."""
 
 
 def usable_cores() -> int:
     """Cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def usable_memory() -> int:
+    """Bytes that this process and its like may use: what is free, within the limits of a job."""
+    free = psutil.virtual_memory().available
+    for path in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
+        with suppress(OSError, ValueError):  # `max`, or no such limit
+            free = min(free, int(path.read_text(encoding="utf-8")))
+    return free
+
+
+def suitable_workers(configured: int, units: int, unit_bytes: int) -> int:
+    """Processes for a step.
+
+    Args:
+        configured: By the user; 0 = as many as there are cores, units and memory for.
+        units: To be done.
+        unit_bytes: What a process holds.
+    """
+    fitting = int(_SHARE_OF_MEMORY * usable_memory()) // max(unit_bytes, 1)
+    return configured or max(min(usable_cores(), units, fitting), 1)
 
 
 class Pool:

@@ -11,7 +11,7 @@ first does what others have left.
 
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,24 +92,24 @@ class BlockwiseStage:
 
     Args:
         stage: The folder, with the settings that decide the result, how the work is cut among them.
-        tasks: In the order in which they are done. The last one is a Reduce, whose facts go into `done.json`.
+        tasks: In the order in which they are done. If the last one is a Reduce, its facts go into `done.json`.
         command: What a user types to run it, for messages.
+        clean: Removes what only an unfinished stage needs; called once the stage is marked complete.
     """
 
-    def __init__(self, stage: Stage, tasks: Sequence[Task], command: str) -> None:
-        self.stage, self.tasks, self.command = stage, tasks, command
+    def __init__(
+        self, stage: Stage, tasks: Sequence[Task], command: str, clean: Callable[[], None] = lambda: None
+    ) -> None:
+        self.stage, self.tasks, self.command, self._clean = stage, tasks, command, clean
 
-    @classmethod
-    def step_of(cls, stage: Stage, name: str, units: int) -> Step:
-        """The ledger of a step of this stage."""
-        return Step(stage.folder / STEPS / name, settings_hash(stage.settings), units)
+    @staticmethod
+    def step_of(stage: Stage, task: Task) -> Step:
+        """Where the ledger of a step of this stage is."""
+        return Step(stage.folder / STEPS / task.name, settings_hash(stage.settings), len(task))
 
     @property
     def steps(self) -> list[str]:
         return [task.name for task in self.tasks]
-
-    def step(self, task: Task) -> Step:
-        return self.step_of(self.stage, task.name, len(task))
 
     def run(self, workers: int, share: Share = EVERYTHING) -> bool:
         """Do what is not done yet; returns whether there was anything to do.
@@ -135,15 +135,20 @@ class BlockwiseStage:
             if not self.stage.done_marker.exists():
                 raise
         if chosen[-1] is self.tasks[-1]:
-            last = self.step(chosen[-1]).ledger()
-            if last.is_complete and not self.stage.done_marker.exists():
-                self.stage.finish(**last[0].facts)
-            self._clear()
+            self._finish(chosen[-1])
         return True
+
+    def _finish(self, last: Task) -> None:
+        """Mark the stage complete, if the last step is."""
+        ledger = self.step_of(self.stage, last).ledger()
+        if ledger.is_complete and not self.stage.done_marker.exists():
+            self.stage.finish(**(ledger[0].facts if isinstance(last, Reduce) else {}))
+        if self.stage.done_marker.exists():
+            self._clear()
 
     def _do(self, task: Task, pool: Pool, part: JobPart, peer: Peer) -> None:
         """Do the units of one part of a step that nobody has done."""
-        step = self.step(task)
+        step = self.step_of(self.stage, task)
         if task is not self.tasks[0]:
             self._require(self.tasks[self.tasks.index(task) - 1], looks=peer.rank == 0)
         ledger, units = step.ledger(), part.units(len(task))
@@ -178,7 +183,7 @@ class BlockwiseStage:
 
     def _require(self, earlier: Task, looks: bool) -> None:
         """Raise StageError where the step before is not complete or, where this process `looks`, left damaged files."""
-        ledger = self.step(earlier).ledger()
+        ledger = self.step_of(self.stage, earlier).ledger()
         if looks:
             ledger.forget(lambda entry: not earlier.is_intact(entry))
         if not ledger.is_complete and not self.stage.done_marker.exists():
@@ -188,8 +193,10 @@ class BlockwiseStage:
             )
 
     def _clear(self) -> None:
-        """Remove what only an unfinished stage needs."""
-        remove(self.stage.folder / STEPS)
+        """Remove what only an unfinished stage needs; the ledgers last, so that a kill leaves it to the next run."""
+        if (self.stage.folder / STEPS).exists():
+            self._clean()
+            remove(self.stage.folder / STEPS)
 
 
 def _undone(ledger: Ledger, units: Sequence[int], part: JobPart) -> Iterator[int]:

@@ -3,7 +3,16 @@
 import argparse
 from pathlib import Path
 
-from ffn.cli.options import add_command, add_config, box_option, numbers_option, positive_option, zyx_option
+from ffn.cli.options import (
+    add_blockwise,
+    add_command,
+    add_config,
+    box_option,
+    numbers_option,
+    positive_option,
+    share_of,
+    zyx_option,
+)
 
 _INFER_EXAMPLES = """\
   ffn infer --config config.yaml --image volume.h5:image --checkpoint model.ckpt --box 0:40,0:48,170:250 --output seg
@@ -74,10 +83,13 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         commands,
         "assemble",
         "join a run's segmented sub-volumes into one volume with global ids",
-        "  ffn assemble --config config.yaml",
+        "  ffn assemble --config config.yaml\n  ffn assemble --config config.yaml --step labels --part 2/5\n\n"
+        "The second form does a part of one step: overlaps, ids, labels, summary; or, where objects are split or\n"
+        "dropped, overlaps, ids, pieces, touching (with split), objects, labels, summary.",
     )
     add_config(joining)
-    joining.set_defaults(run=_assemble)
+    add_blockwise(joining)
+    joining.set_defaults(run=lambda args: _assemble(joining, args))
 
 
 def _add_ranks(parser: argparse.ArgumentParser) -> None:
@@ -140,8 +152,8 @@ def _tiles(args: argparse.Namespace) -> None:
         print(f"{index}\t{box}")
 
 
-def _assemble(args: argparse.Namespace) -> None:
+def _assemble(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     from ffn.assembly.run import assemble
     from ffn.config import load_config
 
-    assemble(load_config(args.config))
+    assemble(load_config(args.config), share_of(parser, args))

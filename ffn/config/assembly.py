@@ -1,9 +1,9 @@
 """The section `assembly` of config.yaml: how labels of sub-volumes become one volume."""
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ffn.config.base import NotNegative, Positive, Section, Size
 from ffn.config.inference import Inference
@@ -35,9 +35,20 @@ class Assembly(Section):
     )
     dtype: Literal["uint64", "uint32"] = Field("uint64", description="Type of the global ids on disk.")
     block: Size = Field((128, 128, 128), description="Voxels worked on at once, and the chunk on disk at most.")
+    shard: Size | None = Field(
+        None,
+        description="Voxels of one file of the result, a multiple of `block`: what a process makes at once, and what a "
+        "kill loses. Empty = about 128, 256, 512 or 1,024 an axis, by the size of the volume.",
+    )
     workers: NotNegative = Field(
         0, description="Processes that work side by side; 0 = one for each core. The result is the same."
     )
+
+    @model_validator(mode="after")
+    def _whole_blocks(self) -> Self:
+        if self.shard is not None and any(n % size for n, size in zip(self.shard, self.block, strict=True)):
+            raise ValueError(f"shard {list(self.shard)} must be a multiple of block {list(self.block)} along each axis")
+        return self
 
 
 def overlap_problems(extent: ZYX, inference: Inference, assembly: Assembly) -> list[str]:

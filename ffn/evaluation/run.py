@@ -97,7 +97,7 @@ def evaluate_run(config: Config) -> str:
         stage.begin()
         return scores_table(json.loads(paths.scores.read_text(encoding="utf-8")))
     # Before the folder is claimed: a wrong box that is put right later must not meet a claim of the wrong one.
-    result = evaluate(truth, f"{paths.segmentation}:labels", region.bounds)
+    result = evaluate(truth, paths.segmentation, region.bounds)
     stage.begin()
     table = _write(result, paths.scores)
     stage.finish(coverage=result["coverage"])

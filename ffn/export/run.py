@@ -46,7 +46,7 @@ def export_run(config: Config) -> Path:
             "image": partial(
                 open_image, image_uri(config, region), box=region.bounds, voxel_size=config.data.voxel_size
             ),
-            "segmentation": partial(open_labels, f"{paths.segmentation}:labels"),
+            "segmentation": partial(open_labels, paths.segmentation),
         }
         if truth is not None:
             sources["truth"] = partial(open_labels, truth, box=region.bounds)

@@ -84,8 +84,9 @@ class Tile:
 def _given(config: Config) -> dict[str, str]:
     """Which version of the segments to begin with, where they are the result of a stage."""
     uri = config.inference.init_segmentation
-    made_in = None if uri is None else Path(uri).parent
-    if made_in is None or not (made_in / "done.json").is_file():
+    above = [] if uri is None else list(Path(uri).parents)[:2]  # the array may be named inside its store
+    made_in = next((folder for folder in above if (folder / "done.json").is_file()), None)
+    if made_in is None:
         return {}
     return {"init_segmentation_done": done_digest(made_in, "ffn assemble")}
 

@@ -56,7 +56,7 @@ def _overlay(config: Config, paths: RunPaths) -> None:
         volumes: dict[str, Volume] = {}
         if truth_uri is not None:
             volumes["ground truth"] = files.enter_context(open_labels(truth_uri, box=region.bounds))
-        volumes["segmentation"] = files.enter_context(open_labels(f"{paths.segmentation}:labels"))
+        volumes["segmentation"] = files.enter_context(open_labels(paths.segmentation))
         for volume in volumes.values():
             if volume.shape != image.shape:
                 raise VolumeError(

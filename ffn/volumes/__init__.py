@@ -1,4 +1,4 @@
-"""Volumes of voxels: one door, `open_volume`, for every format; block-wise writing of HDF5.
+"""Volumes of voxels: one door, `open_volume`, for every format; block-wise writing of HDF5 and of sharded stores.
 
 `open_image` and `open_labels` are the same door with the type that the workflow computes with.
 """
@@ -11,12 +11,15 @@ from ffn.volumes.convert import as_labels, as_uint8
 from ffn.volumes.open import open_image, open_labels, open_volume
 from ffn.volumes.pooling import pool
 from ffn.volumes.scale import Scale, require_scale, scale_of
+from ffn.volumes.store import Store, StoreLayout, shard_bytes
 from ffn.volumes.write import Hdf5Writer, WritableVolume, create_hdf5, create_hdf5_file, create_plain_hdf5, parse_output
 
 __all__ = [
     "Hdf5Writer",
     "PackedChunk",
     "Scale",
+    "Store",
+    "StoreLayout",
     "Volume",
     "VoxelSize",
     "WritableVolume",
@@ -43,4 +46,5 @@ __all__ = [
     "pool",
     "require_scale",
     "scale_of",
+    "shard_bytes",
 ]

@@ -62,10 +62,16 @@ class StoreLayout:
 
     @classmethod
     def of_blocks(
-        cls, shape: ZYX, dtype: str, block: ZYX, voxel_size: VoxelSize | None, offset: ZYX = (0, 0, 0)
+        cls,
+        shape: ZYX,
+        dtype: str,
+        block: ZYX,
+        voxel_size: VoxelSize | None,
+        offset: ZYX = (0, 0, 0),
+        shard: ZYX | None = None,
     ) -> "StoreLayout":
-        """The layout of an array that is made block by block: shards are whole blocks, and as large as suits it."""
-        return cls(shape, dtype, chunk_dividing(block), shard_of(shape, block), voxel_size, offset)
+        """The layout of an array that is made block by block: shards are whole blocks, by default as suits its size."""
+        return cls(shape, dtype, chunk_dividing(block), shard or shard_of(shape, block), voxel_size, offset)
 
 
 def shard_of(shape: Sequence[int], block: ZYX) -> ZYX:
@@ -87,11 +93,16 @@ class Store:
     def __init__(self, path: Path, layout: StoreLayout) -> None:
         self.path, self.layout = path, layout
 
+    @property
+    def uri(self) -> str:
+        """By which `open_volume` knows the array."""
+        return f"{self.path}/{LEVEL}"
+
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "layout": self.layout}
 
-    def create(self) -> None:
-        """Write the metadata; where they are there already, nothing happens.
+    def created(self) -> "Store":
+        """This store, with its metadata written; where they are there already, nothing happens.
 
         Raises StageError where they describe another array.
         """
@@ -105,7 +116,9 @@ class Store:
                     f"{self.path} is a store of another layout than {self.layout.dtype} {self.layout.shape} in shards "
                     f"of {self.layout.shard} ({in_words(error)}). Move it away and run the same command again."
                 ) from error
-        write_json(self.path / "zarr.json", self._group())
+        if not (group := self.path / "zarr.json").exists():
+            write_json(group, self._group())
+        return self
 
     def write_shard(self, box: Box, values: np.ndarray) -> int:
         """Write one whole shard.

@@ -12,6 +12,7 @@ from ffn.assembly.run import assemble
 from ffn.config import parse_config
 from ffn.evaluation import evaluate
 from ffn.geometry import Box, overlapping_tiles
+from ffn.runs import labels_in
 from ffn.volumes import create_hdf5, open_volume
 
 SIZE, OVERLAP = (75, 75, 75), (16, 16, 16)
@@ -39,7 +40,7 @@ def test_bodies_cut_into_64_sub_volumes(tmp_path: Path, data_dir: Path) -> None:
     for name, labels, disconnected in (("pieces", truth, "keep"), ("bodies", bodies, "split")):
         finished_tiles(tmp_path / name / "infer", boxes, (local_ids(labels[tile.slices], rng) for tile in boxes))
         assemble(parse_config({**run, "run": name, "assembly": {**rule, "disconnected": disconnected}}))
-        uri = f"{tmp_path / name / 'assemble' / 'segmentation.h5'}:labels"
+        uri = labels_in(tmp_path / name / "assemble")
         with open_volume(uri) as volume:
             assert same_partition(truth, volume[...])
         scores = evaluate(f"{tmp_path / 'truth.h5'}:truth", uri)

@@ -1,7 +1,7 @@
 """Assembles a run in its own process and kills that process (SIGKILL) at a chosen point.
 
-killed_assembly.py CONFIG before-rename|after-rename|chunk N: just before or after the N-th file of this process gets
-its final name, or before the N-th chunk is written. Prints the numbers of its worker processes first.
+killed_assembly.py CONFIG WHERE N: at the N-th event of this kind (`killing.Killer`): before-rename, after-rename,
+shard, before-note or after-note. Prints the numbers of its worker processes first.
 """
 
 import multiprocessing
@@ -11,7 +11,6 @@ from pathlib import Path
 from killing import Killer
 
 from ffn.config import load_config
-from ffn.volumes import WritableVolume
 
 
 class TellingKiller(Killer):
@@ -23,14 +22,9 @@ class TellingKiller(Killer):
 
 
 def main(config: str, where: str, count: str) -> None:
-    kill, write = TellingKiller(where, int(count)), WritableVolume.write_packed
-
-    def write_packed(self: WritableVolume, chunk: object) -> None:
-        kill("chunk")
-        write(self, chunk)  # type: ignore[arg-type]
-
+    kill = TellingKiller(where, int(count))
     kill.watch_renames()
-    WritableVolume.write_packed = write_packed  # type: ignore[method-assign, assignment]
+    kill.watch_units()
     from ffn.assembly.run import assemble
 
     assemble(load_config(Path(config)))

@@ -1,7 +1,8 @@
 """Fills all sub-volumes of a run, three side by side, and assembles them, in a process that kills itself (SIGKILL).
 
 killed_run.py CONFIG N: at the N-th event, where an event is an evaluation of the network, or that a file is about to
-get, or has just got, its final name. A small NumPy network takes the place of TensorFlow's.
+get, or has just got, its final name, that a shard is about to be written, or that a unit is noted in a ledger. A
+small NumPy network takes the place of TensorFlow's.
 """
 
 import sys
@@ -18,6 +19,7 @@ def main(file: str, count: str) -> None:
     network = kill.watch(SmallNetwork(2))
     use_executor(lambda *_, **__: Batches(network, batch_size=2))
     kill.watch_renames()
+    kill.watch_units()
     from ffn.assembly.run import assemble
     from ffn.inference.tiles import infer_tiles, tiles
 

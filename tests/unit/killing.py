@@ -8,6 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ffn.blockwise.ledger import Entry, LedgerWriter
+from ffn.volumes import Store
+
 
 class Killer:
     """Counts the events of one kind, or of `any`, and ends the process at the `count`-th; 0 = never."""
@@ -37,6 +40,24 @@ class Killer:
             return renamed
 
         Path.replace = replace  # type: ignore[method-assign, assignment]
+
+    def watch_units(self) -> None:
+        """From now on a shard that is about to be written is a `shard`; a unit that is done but not yet in the ledger
+        is `before-note`, one whose line was just written `after-note`."""
+        write_shard, add = Store.write_shard, LedgerWriter.add
+
+        def watched_shard(store: Store, *args: Any) -> int:
+            self("shard")
+            return write_shard(store, *args)
+
+        def watched_add(writer: LedgerWriter, *args: Any) -> Entry:
+            self("before-note")
+            entry = add(writer, *args)
+            self("after-note")
+            return entry
+
+        Store.write_shard = watched_shard  # type: ignore[method-assign, assignment]
+        LedgerWriter.add = watched_add  # type: ignore[method-assign, assignment]
 
     def watch(self, network: Callable[..., Any]) -> Callable[..., Any]:
         """The network, of which each evaluation is a `fov`."""

@@ -22,6 +22,7 @@ from ffn.assembly.reconcile import Equivalences, PairTable, count_pairs, equival
 from ffn.assembly.run import assemble
 from ffn.errors import StageError
 from ffn.geometry import Box, overlapping_tiles
+from ffn.runs import labels_in
 from ffn.stages import Stage
 from ffn.volumes import open_volume
 
@@ -141,16 +142,16 @@ def test_stage(tmp_path):
     config, truth, infer = run_with_tiles(tmp_path)
     assemble(config)
     output = infer.parent / "assemble"
-    with open_volume(f"{output / 'segmentation.h5'}:labels") as volume:
+    with open_volume(labels_in(output)) as volume:
         assert same_partition(truth, volume[...])
         assert volume.voxel_size == (10.0, 10.0, 10.0)
     facts = json.loads((output / "equivalences.json").read_text())
     assert facts["objects"] == 12
     assert facts["equivalences"] == len(facts["pairs"]) > 0
     assert set(facts["pairs"][0]) == {"tiles", "ids", "common", "voxels"}
-    before = {path.name: path.stat().st_mtime_ns for path in output.iterdir()}
+    before = {path.name: path.stat().st_mtime_ns for path in output.rglob("*")}
     assemble(config)
-    assert {path.name: path.stat().st_mtime_ns for path in output.iterdir()} == before
+    assert {path.name: path.stat().st_mtime_ns for path in output.rglob("*")} == before
 
 
 def test_stage_refuses_unfinished_and_changed_tiles(tmp_path):

@@ -18,20 +18,22 @@ from tiled import cells, finished_tiles, run_with_tiles, same_partition
 
 from ffn.assembly.evidence import groups
 from ffn.assembly.run import assemble
-from ffn.assembly.write import require_room
+from ffn.assembly.tasks import require_room
+from ffn.blockwise import JobPart, Share
+from ffn.blockwise.ledger import LedgerWriter
 from ffn.cli import main
 from ffn.config import Config, parse_config
-from ffn.errors import ConfigError, DataError, StageError, VolumeError, WorkerError
+from ffn.errors import ConfigError, DataError, StageError, VolumeError
 from ffn.geometry import Box, overlapping_tiles
 from ffn.preflight import check_inputs
-from ffn.stages import Stage
+from ffn.runs import labels_in
+from ffn.stages import Stage, settings_hash
 from ffn.volumes import create_hdf5, open_volume
-from ffn.workers import Workers
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 SPLIT = {"disconnected": "split", "min_size": 20}
-FILES = ["done.json", "equivalences.h5", "equivalences.json", "segmentation.h5", "started.json"]
+FILES = {"done.json", "equivalences.h5", "equivalences.json", "segmentation.zarr", "started.json"}
 
 
 def folder_of(config: Config) -> Path:
@@ -39,7 +41,8 @@ def folder_of(config: Config) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    """All files by their path in the folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def with_rule(config: Config, **rule) -> Config:
@@ -58,8 +61,8 @@ def test_files_are_the_same_whatever_the_number_of_workers(tmp_path, rule):
     config, truth, _ = run_with_tiles(tmp_path, **rule)
     assemble(config)
     alone = contents(folder_of(config))
-    assert list(alone) == FILES
-    with open_volume(f"{folder_of(config) / 'segmentation.h5'}:labels") as volume:
+    assert {name.split("/")[0] for name in alone} == FILES
+    with open_volume(labels_in(folder_of(config))) as volume:
         assert same_partition(truth, volume[...])
     shutil.rmtree(folder_of(config))
     assemble(with_rule(config, workers=3))
@@ -93,7 +96,7 @@ def test_all_equivalences_are_on_disk_and_thresholds_are_told(tmp_path):
 def test_the_type_on_disk(tmp_path, kind):
     config, truth, _ = run_with_tiles(tmp_path, dtype=kind)
     assemble(config)
-    with open_volume(f"{folder_of(config) / 'segmentation.h5'}:labels") as volume:
+    with open_volume(labels_in(folder_of(config))) as volume:
         assert volume.dtype == kind
         assert same_partition(truth, volume[...])
 
@@ -111,12 +114,19 @@ def test_more_objects_than_ids():
 def finished(tmp_path_factory):
     """A configuration with its files, in a folder to copy, by rule."""
     made = {}
-    for name, rule in {"keep": {}, "split": SPLIT}.items():
+    for name, rule in {"keep": {}, "split": SPLIT, "min_size": {"min_size": 300}}.items():
         config, _, _ = run_with_tiles(tmp_path_factory.mktemp(name), **rule)
         assemble(config)
         made[name] = config, contents(folder_of(config))
         shutil.rmtree(folder_of(config))
     return made
+
+
+def restore(folder: Path, files: dict[str, bytes]) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
 
 
 def killed(config: Config, tmp_path: Path, where: str, count: int) -> list[int]:
@@ -132,42 +142,65 @@ def killed(config: Config, tmp_path: Path, where: str, count: int) -> list[int]:
 @pytest.mark.parametrize(
     ("rule", "where", "count"),
     [
-        # Files: 1 started.json, 2 to 7 a part for each sub-volume, 8 equivalences.h5, 9 segmentation.h5,
-        # 10 equivalences.json, 11 done.json; with `split` 9 pieces.h5, and so on.
+        # Units, by default: 1 to 6 a group of sub-volumes, 7 the ids, 8 to 25 shards, 26 the summary. With `split` 8 to
+        # 25 the pieces, 26 to 43 what touches, 44 the objects, 45 to 62 shards, 63 the summary.
         ("keep", "after-rename", 1),
-        ("keep", "before-rename", 3),
-        ("keep", "after-rename", 8),
-        ("keep", "chunk", 5),
-        ("keep", "after-rename", 9),
-        ("split", "chunk", 7),
-        ("split", "after-rename", 9),
-        ("split", "before-rename", 11),
-        ("split", "after-rename", 12),
+        ("keep", "before-note", 1),
+        ("keep", "after-note", 3),
+        ("keep", "before-rename", 2),
+        ("keep", "before-note", 7),
+        ("keep", "shard", 1),
+        ("keep", "shard", 5),
+        ("keep", "before-note", 26),
+        ("keep", "after-note", 26),
+        ("split", "shard", 7),
+        ("split", "after-note", 25),
+        ("split", "before-note", 30),
+        ("split", "before-rename", 3),
+        ("split", "after-note", 44),
+        ("split", "shard", 25),
+        ("split", "after-note", 63),
+        ("min_size", "shard", 5),
+        ("min_size", "before-note", 26),
+        ("min_size", "shard", 20),
     ],
 )
 def test_killed_and_run_again_ends_in_the_same_files(finished, tmp_path, rule, where, count):
     config, expected = finished[rule]
     shutil.rmtree(folder_of(config), ignore_errors=True)
     killed(config, tmp_path, where, count)
+    assert not (folder_of(config) / "done.json").exists()
     assemble(config)
     assert contents(folder_of(config)) == expected
 
 
-def test_what_was_counted_is_not_counted_again(finished, tmp_path, monkeypatch):
+def test_killed_after_all_is_done_only_clears(finished, tmp_path):
+    config, expected = finished["split"]
+    shutil.rmtree(folder_of(config), ignore_errors=True)
+    killed(config, tmp_path, "after-rename", 7)  # done.json
+    assert (folder_of(config) / "done.json").exists()
+    assert (folder_of(config) / "steps").exists()
+    assemble(config)
+    assert contents(folder_of(config)) == expected
+
+
+@pytest.mark.parametrize("count", [2, 9, 13])
+def test_a_kill_loses_one_unit(finished, tmp_path, monkeypatch, count):
+    """What is in the ledger is not done again; of what was under way one unit is."""
     config, expected = finished["keep"]
     shutil.rmtree(folder_of(config), ignore_errors=True)
-    killed(config, tmp_path, "after-rename", 3)
-    assert len(list((folder_of(config) / "pairs").iterdir())) == 2
-    counted = []
-    results = Workers.results
+    killed(config, tmp_path, "before-note", count)
+    noted = [line for file in folder_of(config).rglob("*.jsonl") for line in file.read_bytes().splitlines()[1:]]
+    assert len(noted) == count - 1
+    done, add = [], LedgerWriter.add
 
-    def watched(self, work, tasks):
-        counted.append(tasks)
-        return results(self, work, tasks)
+    def watched(writer, unit, *args):
+        done.append((writer.folder.parent.name, unit))
+        return add(writer, unit, *args)
 
-    monkeypatch.setattr(Workers, "results", watched)
+    monkeypatch.setattr(LedgerWriter, "add", watched)
     assemble(config)
-    assert counted[0] == [2, 3, 4, 5]
+    assert len(done) == len(set(done)) == 26 - (count - 1)
     assert contents(folder_of(config)) == expected
 
 
@@ -177,7 +210,7 @@ def test_workers_end_with_the_process_that_started_them(finished, tmp_path):
     shutil.rmtree(folder_of(config), ignore_errors=True)
     workers = [
         psutil.Process(pid)
-        for pid in killed(with_rule(config, workers=2), tmp_path, "chunk", 1)
+        for pid in killed(with_rule(config, workers=2), tmp_path, "before-note", 3)
         if psutil.pid_exists(pid)
     ]
     _, alive = psutil.wait_procs(workers, timeout=60)
@@ -186,32 +219,146 @@ def test_workers_end_with_the_process_that_started_them(finished, tmp_path):
     assert contents(folder_of(config)) == expected
 
 
-def end_worker(_: None, task: int) -> int:
-    if task == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return task
+# --- several processes
 
 
-def out_of_memory(_: None, task: int) -> int:
-    raise MemoryError("Unable to allocate 1 EiB")
+def command_of(config: Config, tmp_path: Path, *options: str) -> list[str]:
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    return [sys.executable, "-m", "ffn", "assemble", "--config", str(path), *options]
 
 
-def nothing() -> None:
-    """The bench of workers that need none."""
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", ["keep", "split", "min_size"])
+def test_steps_in_parts_make_the_same_files(finished, tmp_path, rule):
+    """As three jobs of a cluster do it, each of them with two processes that a launcher started."""
+    config, expected = finished[rule]
+    shutil.rmtree(folder_of(config), ignore_errors=True)
+    steps = {
+        "keep": ["overlaps", "ids", "labels", "summary"],
+        "split": ["overlaps", "ids", "pieces", "touching", "objects", "labels", "summary"],
+        "min_size": ["overlaps", "ids", "pieces", "objects", "labels", "summary"],
+    }[rule]
+    for step in steps:
+        parts = 1 if step in ("ids", "objects", "summary") else 3
+        jobs = []
+        for part in range(1, parts + 1):
+            command = command_of(config, tmp_path, "--step", step, "--part", f"{part}/{parts}", "--ranks", "2")
+            for rank in range(2):
+                launched = {**environment(), "PMI_RANK": str(rank), "PMI_SIZE": "2"}
+                jobs.append(subprocess.Popen(command, env=launched, stderr=subprocess.PIPE, text=True))
+        for job in jobs:
+            told = job.communicate()[1]
+            assert job.returncode == 0, told
+    assert contents(folder_of(config)) == expected
 
 
-def test_a_worker_that_is_killed_is_told():
-    with Workers(2, nothing) as workers, pytest.raises(WorkerError, match=r"2 worker processes was killed.*fewer"):
-        list(workers.results(end_worker, range(10)))
+def test_a_step_waits_for_the_one_before(finished, tmp_path):
+    config, _ = finished["split"]
+    shutil.rmtree(folder_of(config), ignore_errors=True)
+    assemble(config, Share("overlaps", JobPart(0, 2)))
+    with pytest.raises(StageError, match=r"3 of the 6 units of the step overlaps are not done.*--step overlaps"):
+        assemble(config, Share("ids"))
+    with pytest.raises(StageError, match=r"has no step label; there are overlaps, ids, pieces"):
+        assemble(config, Share("label"))
 
 
-@pytest.mark.parametrize("count", [1, 2])
-def test_too_little_memory_is_told(count):
-    with (
-        Workers(count, nothing, "Use a smaller assembly.block.") as workers,
-        pytest.raises(WorkerError, match=r"Memory ran out .*smaller assembly\.block"),
-    ):
-        list(workers.results(out_of_memory, range(3)))
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", ["keep", "split"])
+def test_two_assemblies_of_one_run_at_once(finished, tmp_path, rule):
+    """The first is stopped in the middle, the second begins and ends, the first goes on."""
+    config, expected = finished[rule]
+    shutil.rmtree(folder_of(config), ignore_errors=True)
+    command = command_of(config, tmp_path)
+    first = subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True)
+    while first.poll() is None and not list(folder_of(config).glob("segmentation.zarr/0/c/*/*/*")):
+        pass
+    first.send_signal(signal.SIGSTOP)
+    second = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    first.send_signal(signal.SIGCONT)
+    told = first.communicate()[1]
+    assert (first.returncode, second.returncode) == (0, 0), (told, second.stderr)
+    assemble(config)
+    assert contents(folder_of(config)) == expected
+
+
+# --- damage
+
+
+@pytest.mark.parametrize("rule", ["keep", "split"])
+def test_a_shard_that_was_cut_short_is_made_again(finished, tmp_path, rule):
+    config, expected = finished[rule]
+    shutil.rmtree(folder_of(config), ignore_errors=True)
+    killed(config, tmp_path, "before-note", {"keep": 20, "split": 30}[rule])
+    shards = sorted(path for path in folder_of(config).rglob("0/c/*/*/*") if path.is_file())
+    os.truncate(shards[1], shards[1].stat().st_size // 2)
+    shards[2].unlink()
+    assemble(config)
+    assert contents(folder_of(config)) == expected
+
+
+def test_a_line_that_was_cut_short_is_passed_over(finished, tmp_path):
+    config, expected = finished["keep"]
+    shutil.rmtree(folder_of(config), ignore_errors=True)
+    killed(config, tmp_path, "after-note", 4)
+    (ledger,) = folder_of(config).rglob("*.jsonl")
+    os.truncate(ledger, ledger.stat().st_size - 7)
+    assemble(config)
+    assert contents(folder_of(config)) == expected
+
+
+def test_a_finished_shard_that_was_cut_short_is_told(finished, tmp_path):
+    config, expected = finished["keep"]
+    restore(folder_of(config), expected)
+    shard = next(path for path in sorted(folder_of(config).rglob("0/c/*/*/*")) if path.is_file())
+    os.truncate(shard, shard.stat().st_size // 2)
+    with open_volume(labels_in(folder_of(config))) as volume, pytest.raises(VolumeError, match="is damaged inside"):
+        volume[...]
+
+
+def test_a_store_of_another_layout_is_told(finished, tmp_path):
+    config, expected = finished["keep"]
+    shutil.rmtree(folder_of(config), ignore_errors=True)
+    killed(config, tmp_path, "after-note", 9)
+    metadata = folder_of(config) / "segmentation.zarr" / "0" / "zarr.json"
+    metadata.write_text(metadata.read_text().replace('"uint64"', '"uint32"'))
+    with pytest.raises(StageError, match=r"segmentation\.zarr is a store of another layout.*Move it away"):
+        assemble(config)
+    shutil.rmtree(folder_of(config) / "segmentation.zarr")
+    assemble(config)
+    assert contents(folder_of(config)) == expected
+
+
+def test_other_blocks_are_refused(finished):
+    config, expected = finished["keep"]
+    restore(folder_of(config), expected)
+    with pytest.raises(StageError, match=r"assembly\.block.*there \[16, 16, 16\], now \[32, 32, 32\]"):
+        assemble(with_rule(config, block=[32, 32, 32], shard=None))
+    assert contents(folder_of(config)) == expected
+
+
+def test_an_assembly_of_an_older_version_is_kept(finished, capfd):
+    """One HDF5 file, and no shards in its settings."""
+    config, expected = finished["keep"]
+    restore(folder_of(config), expected)
+    with open_volume(labels_in(folder_of(config))) as volume:
+        labels = volume[...]
+    shutil.rmtree(folder_of(config) / "segmentation.zarr")
+    with create_hdf5(folder_of(config) / "segmentation.h5", "labels", labels.shape, np.uint64, None) as volume:
+        volume.write(Box.of_shape(labels.shape), labels)
+    for name in ("started.json", "done.json"):
+        path = folder_of(config) / name
+        record = json.loads(path.read_text())
+        del record["settings"]["shard"]
+        path.write_text(json.dumps({**record, "hash": settings_hash(record["settings"])}))
+    before = contents(folder_of(config))
+    assemble(config)
+    assert "one HDF5 file of an older version" in capfd.readouterr().err
+    assert contents(folder_of(config)) == before
+    with open_volume(labels_in(folder_of(config))) as volume:
+        np.testing.assert_array_equal(volume[...], labels)
+    with pytest.raises(StageError, match=r"assembly\.min_size"):
+        assemble(with_rule(config, min_size=7))
 
 
 # --- a full disk
@@ -223,7 +370,7 @@ mount -t tmpfs -o size={size}k none . && cd .
 find . -type f
 mount -o remount,size=8m .
 "$0" -m ffn assemble --config {config} || exit 9
-sha256sum *
+find . -type f ! -path './steps/*' -exec sha256sum {{}} +
 """
 
 
@@ -249,7 +396,7 @@ def test_a_full_disk_is_told_and_the_same_command_goes_on(finished, tmp_path, ru
     first, second = done.stdout.split("ended 2\n")[1], done.stdout
     assert ".partial" not in first
     for name, data in expected.items():
-        assert f"{hashlib.sha256(data).hexdigest()}  {name}\n" in second
+        assert f"{hashlib.sha256(data).hexdigest()}  ./{name}\n" in second
 
 
 # --- memory
@@ -302,7 +449,7 @@ def test_a_volume_larger_than_memory(tmp_path, rule):
     command = [sys.executable, "-c", LITTLE_MEMORY, str(path), str(room), str(int(np.prod(shape)))]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
     assert done.returncode == 0, done.stderr
-    with open_volume(f"{folder_of(config) / 'segmentation.h5'}:labels") as volume:
+    with open_volume(labels_in(folder_of(config))) as volume:
         assert 8 * volume[...].size >= 3 * room
         assert same_partition(cells(Box.of_shape(shape)), volume[...])
 

@@ -286,12 +286,12 @@ def test_run_is_scored_once_and_only_when_assembled(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="ffn assemble"):
         evaluate_run(config)
     paths.assemble.mkdir(parents=True)
-    write_labels(paths.segmentation, labels[2:6])
+    write_labels(paths.assemble / "segmentation.h5", labels[2:6])
     write_json(paths.assemble / "done.json", {"facts": 1})
     table = evaluate_run(config)
     assert json.loads(paths.scores.read_text())["excluded"]["voi"] == 0.0
     assert (paths.evaluate / "done.json").exists()
-    with h5py.File(paths.segmentation, "a") as file:
+    with h5py.File(paths.assemble / "segmentation.h5", "a") as file:
         del file["labels"]
     assert evaluate_run(config) == table  # done: the volumes are not read again
     write_json(paths.assemble / "done.json", {"facts": 2})

@@ -1,22 +1,20 @@
 """Voxels that no object took, given to the objects around them."""
 
-from functools import partial
-
 import edt
 import numpy as np
 import pytest
+from tiled import labelled
 
-from ffn.assembly.bench import Bench, Job
 from ffn.assembly.fill import fill
 from ffn.assembly.labelled import Segmented
 from ffn.assembly.run import assemble
-from ffn.assembly.write import write_segmentation
+from ffn.assembly.spec import AssemblySpec
 from ffn.config import Assembly, parse_config
 from ffn.errors import ConfigError
 from ffn.geometry import Box
+from ffn.runs import labels_in
 from ffn.stages import Stage
 from ffn.volumes import create_hdf5, open_volume
-from ffn.workers import Workers
 
 ISOTROPIC = (10.0, 10.0, 10.0)
 
@@ -99,11 +97,8 @@ def test_blocks_fill_like_the_whole(tmp_path, block):
     box = Box.of_shape(shape).shifted(corner)
     tiles = Segmented([box], [f"{tmp_path / 'labels.h5'}:labels"], [19])
     rule = Assembly(fill_nm=30, block=block)
-    job = Job(tiles, box, rule, tmp_path, f"{tmp_path / 'image.h5'}:image", ISOTROPIC)
-    with Workers(1, partial(Bench, job, [np.arange(20, dtype=np.uint64)])) as workers:
-        write_segmentation(tmp_path / "out.h5", job, workers, 19)
-    with open_volume(f"{tmp_path / 'out.h5'}:labels") as volume:
-        result = volume[...]
+    spec = AssemblySpec(tiles, box, rule, tmp_path / "out", f"{tmp_path / 'image.h5'}:image", ISOTROPIC)
+    result = labelled(spec, [np.arange(20, dtype=np.uint64)])
     expected = fill(labels, image, 30, ISOTROPIC)
     np.testing.assert_array_equal(result != 0, expected != 0)
     assert (result == expected).mean() > 0.9995
@@ -131,7 +126,7 @@ def finished_run(tmp_path, voxel_size):
 def test_assembly_fills(tmp_path):
     config, output = finished_run(tmp_path, ISOTROPIC)
     assemble(config)
-    with open_volume(f"{output / 'segmentation.h5'}:labels") as volume:
+    with open_volume(labels_in(output)) as volume:
         result = volume[...]
     assert (result[:, :, :8] == 1).all()
     assert (result[:, :, 9:] == 2).all()

@@ -59,5 +59,5 @@ def test_ids_of_joined_objects_leave_gaps(tmp_path, monkeypatch):
     assembled = RunPaths.of(config).assemble
     facts = json.loads((assembled / "equivalences.json").read_text())
     assert (facts["segments_in_tiles"], facts["objects_in_tiles"], facts["objects"]) == (2, 2, 2)
-    with open_volume(f"{assembled / 'segmentation.h5'}:labels") as volume:
+    with open_volume(RunPaths.of(config).assembled) as volume:
         np.testing.assert_array_equal(volume[4, 4], [1] * 12 + [0] * 6 + [3] * 9 + [0] * 5)

@@ -30,7 +30,7 @@ def refilled(folder, batch_size, concurrent, network=None, pairs=None, **section
     batches = Batches(network or ConnectedNetwork(), batch_size)
     records = []
     image = open_image(config.data.test.image, box=config.data.test.bounds)
-    with image, open_labels(f"{RunPaths.of(config).assembled}:labels") as labels:
+    with image, open_labels(RunPaths.of(config).assembled) as labels:
         chosen = find_pairs(config, labels, rods.VOXELS).listed() if pairs is None else pairs
         refill_pairs(Refill(config, image, labels, rods.VOXELS), chosen, batches, concurrent, records.append)
     return records, batches
@@ -49,7 +49,7 @@ def test_batches_do_not_show(run):
 
 def test_both_fills_of_a_pair_share_batches(run):
     config = parse_config(rods.values(run))
-    with open_labels(f"{RunPaths.of(config).assembled}:labels") as labels:
+    with open_labels(RunPaths.of(config).assembled) as labels:
         first = find_pairs(config, labels, rods.VOXELS).listed(1)
     _, batches = refilled(run, 2, 2, pairs=first)
     assert batches.sizes.count(2) > len(batches.sizes) / 2
@@ -58,7 +58,7 @@ def test_both_fills_of_a_pair_share_batches(run):
 def test_records_come_in_the_order_of_the_pairs(run):
     """Also where later ones end earlier: segments without a voxel here have no fills."""
     config = parse_config(rods.values(run))
-    with open_labels(f"{RunPaths.of(config).assembled}:labels") as labels:
+    with open_labels(RunPaths.of(config).assembled) as labels:
         one, other, _ = find_pairs(config, labels, rods.VOXELS).listed()
     absent = replace(one, point=replace(one.point, a=98, b=99))
     records, _ = refilled(run, 8, 8, pairs=[one, absent, other])
