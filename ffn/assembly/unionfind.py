@@ -3,7 +3,7 @@
 A forest over the nodes: each points to a smaller one of its set or, as its root, to itself. A batch of pairs is taken
 to its roots, the components of that small graph are found (SciPy), and every root points to the smallest of its
 component from then on. So the root of a set is its smallest node, whatever the order of the pairs, and memory is that
-of the forest and one batch.
+of the forest, 4 bytes a node up to 2^31 of them, and one batch.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,25 +13,31 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-Nodes = NDArray[np.int64]
+Nodes = NDArray[np.int32] | NDArray[np.int64]
 
 BATCH = 1 << 22
 """Pairs that are joined at once."""
 
+STRETCH = 1 << 20
+"""Nodes that are worked on at once; NumPy holds an index of 8 bytes for each."""
+
 
 def smallest_members(nodes: int, pairs: Iterable[tuple[Nodes, Nodes]], batch: int = BATCH) -> Nodes:
-    """The smallest node of each node's set, int64 [nodes].
+    """The smallest node of each node's set, [nodes]: int32 where that holds all nodes, else int64.
 
     Args:
         nodes: How many there are, numbered from 0.
         pairs: Arrays a, b of equal length: node a[i] and node b[i] are in one set.
         batch: Pairs that are joined at once.
     """
-    above = np.arange(nodes, dtype=np.int64)
+    above: Nodes = np.arange(nodes, dtype=np.int32 if nodes <= 1 << 31 else np.int64)
     for a, b in _batches(pairs, batch):
         _join(above, _roots(above, a), _roots(above, b))
-    while ((higher := above[above]) != above).any():
-        above = higher
+    # Every way leads to smaller nodes, and those of earlier stretches point to their roots already.
+    for stretch in stretches(nodes):
+        part = above[stretch]
+        while ((higher := above[part]) != part).any():
+            part[:] = higher
     return above
 
 
@@ -42,12 +48,20 @@ def numbered(members: Nodes, counted: NDArray[np.bool_] | None = None) -> NDArra
         members: The smallest node of each node's set.
         counted: bool [nodes], looked at for smallest nodes only: sets that get a number; the others get 0.
     """
-    is_root = members == np.arange(len(members))
+    is_root = members == np.arange(len(members), dtype=members.dtype)
     if counted is not None:
         is_root &= counted
     numbers = np.cumsum(is_root, dtype=np.uint64)
     numbers[~is_root] = 0
-    return numbers[members]
+    # In place: a root keeps its own number.
+    for stretch in stretches(len(members)):
+        numbers[stretch] = numbers[members[stretch]]
+    return numbers
+
+
+def stretches(nodes: int) -> Iterator[slice]:
+    """All nodes, `STRETCH` at a time."""
+    return (slice(begin, begin + STRETCH) for begin in range(0, nodes, STRETCH))
 
 
 def _batches(pairs: Iterable[tuple[Nodes, Nodes]], batch: int) -> Iterator[tuple[Nodes, Nodes]]:
@@ -87,6 +101,6 @@ def _join(above: Nodes, a: Nodes, b: Nodes) -> None:
     first, second = np.split(places, 2)
     graph = coo_array((np.ones(len(a), np.int8), (first, second)), shape=(len(found), len(found)))
     count, component = connected_components(graph, directed=False)
-    smallest = np.empty(count, np.int64)
+    smallest = np.empty(count, found.dtype)
     smallest[component[::-1]] = found[::-1]  # of several values for one place NumPy keeps the last
     above[found] = smallest[component]
