@@ -1,7 +1,7 @@
 """Time and peak memory of joining 10^6, 10^7, 10^8 pairs of nodes.
 
 Each number of pairs is measured in a process of its own, with random pairs among as many nodes (half of them end in one
-set: the hardest case) made a batch at a time, and prints one JSON line. The forest takes 8 bytes a node.
+set: the hardest case) made a batch at a time, and prints one JSON line. The forest takes 4 bytes a node.
 
     python benchmarks/long/union_find.py --pairs 1000000 10000000
 """

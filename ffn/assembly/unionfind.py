@@ -3,7 +3,7 @@
 A forest over the nodes: each points to a smaller one of its set or, as its root, to itself. A batch of pairs is taken
 to its roots, the components of that small graph are found (SciPy), and every root points to the smallest of its
 component from then on. So the root of a set is its smallest node, whatever the order of the pairs, and memory is that
-of the forest, 4 bytes a node up to 2^31 of them, and one batch.
+of the forest, 4 bytes a node below 2^31 of them, and one batch.
 """
 
 from collections.abc import Iterable, Iterator
@@ -23,14 +23,14 @@ STRETCH = 1 << 20
 
 
 def smallest_members(nodes: int, pairs: Iterable[tuple[Nodes, Nodes]], batch: int = BATCH) -> Nodes:
-    """The smallest node of each node's set, [nodes]: int32 where that holds all nodes, else int64.
+    """The smallest node of each node's set, [nodes]: int32 below 2^31 nodes, else int64.
 
     Args:
         nodes: How many there are, numbered from 0.
         pairs: Arrays a, b of equal length: node a[i] and node b[i] are in one set.
         batch: Pairs that are joined at once.
     """
-    above: Nodes = np.arange(nodes, dtype=np.int32 if nodes <= 1 << 31 else np.int64)
+    above: Nodes = np.arange(nodes, dtype=np.int32) if nodes < 1 << 31 else np.arange(nodes, dtype=np.int64)
     for a, b in _batches(pairs, batch):
         _join(above, _roots(above, a), _roots(above, b))
     # Every way leads to smaller nodes, and those of earlier stretches point to their roots already.
@@ -48,14 +48,16 @@ def numbered(members: Nodes, counted: NDArray[np.bool_] | None = None) -> NDArra
         members: The smallest node of each node's set.
         counted: bool [nodes], looked at for smallest nodes only: sets that get a number; the others get 0.
     """
-    is_root = members == np.arange(len(members), dtype=members.dtype)
-    if counted is not None:
-        is_root &= counted
-    numbers = np.cumsum(is_root, dtype=np.uint64)
-    numbers[~is_root] = 0
-    # In place: a root keeps its own number.
+    numbers = np.zeros(len(members), np.uint64)
+    used = 0
     for stretch in stretches(len(members)):
-        numbers[stretch] = numbers[members[stretch]]
+        part = members[stretch]
+        roots = stretch.start + np.flatnonzero(part == np.arange(stretch.start, stretch.start + len(part)))
+        if counted is not None:
+            roots = roots[counted[roots]]
+        numbers[roots] = np.arange(used + 1, used + 1 + len(roots), dtype=np.uint64)
+        used += len(roots)
+        numbers[stretch] = numbers[part]  # roots keep their own
     return numbers
 
 

@@ -4,16 +4,12 @@ import json
 from contextlib import ExitStack
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ffn.config import Config
 from ffn.errors import VolumeError
 from ffn.evaluation.table import scores_table
 from ffn.files import write_text
-from ffn.geometry import Box
 from ffn.report.curves import draw_curves, read_curves
-from ffn.report.overlay import draw_overlay
+from ffn.report.overlay import draw_overlay, drawn_step, read_slice, slice_title
 from ffn.report.scores import html_of_table
 from ffn.runs import RunPaths, image_uri, labels_uri
 from ffn.stages import Stage, done_digest
@@ -63,17 +59,13 @@ def _overlay(config: Config, paths: RunPaths) -> None:
                     f"{volume.uri} has shape {volume.shape}, the image {image.uri} {image.shape} (z,y,x); "
                     "they must cover the same voxels."
                 )
-        middle = image.shape[0] // 2
+        depth, height, width = image.shape
+        middle, step = depth // 2, drawn_step(height, width)
         voxel_size = config.data.voxel_size or image.voxel_size
         draw_overlay(
-            _slice(image, middle),
-            {name: _slice(volume, middle) for name, volume in volumes.items()},
-            f"{config.run}: test region, slice {middle} of {image.shape[0]}",
-            None if voxel_size is None else (voxel_size[1], voxel_size[2]),
+            read_slice(image, middle, step, labels=False),
+            {name: read_slice(volume, middle, step, labels=True) for name, volume in volumes.items()},
+            slice_title(config.run, middle, depth, step),
+            None if voxel_size is None else (step * voxel_size[1], step * voxel_size[2]),
             paths.report / "overlay.png",
         )
-
-
-def _slice(volume: Volume, z: int) -> NDArray[np.integer]:
-    _, height, width = volume.shape
-    return volume.read(Box((z, 0, 0), (z + 1, height, width)))[0]

@@ -1,11 +1,14 @@
 """Curves, overlay, scores and the stage that makes them."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from PIL import Image
 
 from ffn.config import parse_config
 from ffn.errors import DataError, StageError, VolumeError
@@ -13,10 +16,10 @@ from ffn.evaluation import evaluate_to
 from ffn.geometry import Box
 from ffn.report import report_run
 from ffn.report.curves import draw_curves, read_curves, smoothed
-from ffn.report.overlay import bar_length_nm, coloured, colours, draw_overlay
+from ffn.report.overlay import MOST_PIXELS, bar_length_nm, coloured, colours, draw_overlay, drawn_step, read_slice
 from ffn.report.scores import html_of_table
 from ffn.runs import RunPaths
-from ffn.volumes import create_hdf5
+from ffn.volumes import create_hdf5, open_volume
 
 SHAPE = (6, 20, 30)
 
@@ -62,6 +65,20 @@ def test_report_of_a_trained_and_scored_run(config):
     assert {"curves.png", "overlay.png", "scores.md", "scores.html", "done.json"} <= names
     assert imread(folder / "overlay.png").std() > 0.05
     assert "left out" in (folder / "scores.md").read_text()
+
+
+def test_a_small_slice_is_drawn_voxel_by_voxel(config, tmp_path):
+    report_run(config)
+    layers = {}
+    for name, uri in {
+        "image": "image.h5:image",
+        "ground truth": "truth.h5:labels",
+        "segmentation": f"{RunPaths.of(config).segmentation}:labels",
+    }.items():
+        with open_volume(uri) as volume:
+            layers[name] = volume[3]
+    draw_overlay(layers.pop("image"), layers, "r: test region, slice 3 of 6", (10.0, 10.0), tmp_path / "whole.png")
+    assert (RunPaths.of(config).report / "overlay.png").read_bytes() == (tmp_path / "whole.png").read_bytes()
 
 
 def test_finished_report_is_left_as_it_is(config):
@@ -148,6 +165,75 @@ def test_anisotropic_pixels_keep_their_shape(tmp_path):
     square, tall = imread(tmp_path / "square.png").shape, imread(tmp_path / "tall.png").shape
     assert tall[0] > 1.6 * square[0]
     assert tall[1] == square[1]
+
+
+@pytest.mark.parametrize(
+    ("shape", "step"),
+    [((1024, 1024), 1), ((1025, 1024), 2), ((20_000, 20_000), 20), ((3, 10**7), 10), ((10**7, 1), 10)],
+)
+def test_a_slice_is_reduced_no_more_than_it_must(shape, step):
+    assert drawn_step(*shape) == step
+    height, width = shape
+    assert -(-height // step) * -(-width // step) <= MOST_PIXELS
+
+
+@pytest.mark.parametrize("step", [1, 3, 20, 600])
+def test_a_reduced_slice_holds_means_of_the_image_and_labels_of_the_middle(tmp_path, step):
+    rng = np.random.default_rng(2)
+    shape = (3, 641, 1100)
+    image = rng.integers(0, 256, shape).astype(np.uint8)
+    labels = rng.integers(0, 2**60, shape).astype(np.uint64)
+    write_volume(tmp_path / "v.h5", "v", image)
+    write_volume(tmp_path / "l.h5", "l", labels)
+    with open_volume(f"{tmp_path}/v.h5:v") as volume, open_volume(f"{tmp_path}/l.h5:l") as bodies:
+        grey, ids = read_slice(volume, 1, step, labels=False), read_slice(bodies, 1, step, labels=True)
+    assert (grey.dtype, ids.dtype) == (np.uint8, np.uint64)
+    assert grey.shape == ids.shape == (-(-641 // step), -(-1100 // step))
+    full = (641 // step, 1100 // step)
+    cells = image[1, : full[0] * step, : full[1] * step].reshape(full[0], step, full[1], step)
+    np.testing.assert_array_equal(grey[: full[0], : full[1]], np.floor(cells.mean((1, 3)) + 0.5))
+    middles = labels[1, step // 2 :: step, step // 2 :: step]
+    np.testing.assert_array_equal(ids[: middles.shape[0], : middles.shape[1]], middles)
+    assert np.isin(ids, labels[1]).all()
+
+
+@pytest.mark.slow
+def test_a_slice_of_20000_squared_is_drawn_within_1_gb(config):
+    shape, edge = (1, 20_000, 20_000), 2_000
+    rng = np.random.default_rng(3)
+    grey = rng.integers(60, 190, (1, edge, edge)).astype(np.uint8)
+    bodies = np.kron(np.arange(1, 401, dtype=np.uint64).reshape(1, 20, 20), np.ones((1, 100, 100), np.uint64))
+    segmentation = RunPaths.of(config).segmentation
+    for path, dataset, part in (
+        (Path("image.h5"), "image", grey),
+        (Path("truth.h5"), "labels", bodies),
+        (segmentation, "labels", bodies),
+    ):
+        path.unlink()
+        with create_hdf5(path, dataset, shape, part.dtype, (40.0, 8.0, 8.0)) as volume:
+            for y in range(0, shape[1], edge):
+                for x in range(0, shape[2], edge):
+                    volume.write(Box((0, y, x), (1, y + edge, x + edge)), part)
+    script = (
+        "import json, re, sys; from pathlib import Path\n"
+        "from ffn.config import parse_config; from ffn.report import report_run\n"
+        "report_run(parse_config(json.loads(sys.argv[1])))\n"
+        "print(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1])\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script, config.model_dump_json()], capture_output=True, text=True, check=True
+    )
+    assert int(ended.stdout.split()[-1]) * 1024 < 1e9
+    figure = RunPaths.of(config).report / "overlay.png"
+    with Image.open(figure) as picture:
+        assert "reduced 20 times" in picture.text["Title"]
+    assert imread(figure).std() > 0.05
+
+
+def test_a_very_tall_slice_can_be_drawn(tmp_path):
+    labels = {"segmentation": np.ones((60_000, 4), np.uint64)}
+    draw_overlay(np.zeros((60_000, 4), np.uint8), labels, "t", (10.0, 10.0), tmp_path / "tall.png")
+    assert imread(tmp_path / "tall.png").shape[0] < 65_536
 
 
 def test_scores_as_html(config):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from ffn.assembly import unionfind
 from ffn.assembly.unionfind import numbered, smallest_members
 
 
@@ -17,8 +18,10 @@ def literal_members(nodes, a, b):
             return members
 
 
+@pytest.mark.parametrize("stretch", [3, 1000])
 @pytest.mark.parametrize("seed", range(6))
-def test_smallest_members_of_random_graphs(seed):
+def test_smallest_members_of_random_graphs(seed, stretch, monkeypatch):
+    monkeypatch.setattr(unionfind, "STRETCH", stretch)
     rng = np.random.default_rng(seed)
     nodes = int(rng.integers(1, 80))
     a, b = rng.integers(0, nodes, (2, int(rng.integers(0, 2 * nodes))))
@@ -41,7 +44,9 @@ def test_no_nodes_and_no_pairs():
     assert smallest_members(3, [(np.empty(0, np.int64), np.empty(0, np.int64))]).tolist() == [0, 1, 2]
 
 
-def test_sets_are_numbered_by_their_smallest_nodes():
+@pytest.mark.parametrize("stretch", [1, 2, 1000])
+def test_sets_are_numbered_by_their_smallest_nodes(stretch, monkeypatch):
+    monkeypatch.setattr(unionfind, "STRETCH", stretch)
     members = np.array([0, 1, 0, 3, 1])
     assert numbered(members).tolist() == [1, 2, 1, 3, 2]
     assert numbered(members, np.array([True, False, True, True, True])).tolist() == [1, 0, 1, 2, 0]
