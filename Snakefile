@@ -7,6 +7,7 @@ include: "workflow/rules/assemble.smk"
 include: "workflow/rules/agglomerate.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/export.smk"
+include: "workflow/rules/steps.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/scaling.smk"
 

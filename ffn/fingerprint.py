@@ -1,14 +1,49 @@
-"""The settings that decide what a stage makes: for its marker, its ledger, and the message that names what differs."""
+"""The settings that decide what a stage makes: for its marker, its ledger, the message that names what differs, and for
+Snakemake, which starts a rule again when they change."""
 
+import json
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from ffn.config import Config
+from ffn.config.inference import WITHOUT_EFFECT as INFERENCE_WITHOUT_EFFECT
+
+STAGE_KEYS = {"assemble": ("assembly", "agglomeration.enabled", "data.test")}
+"""Keys of the configuration that a blockwise stage reads."""
+
+_WITHOUT_EFFECT: dict[str, Collection[str]] = {
+    "training": {"checkpoint_every", "keep_checkpoints", "log_every", "microbatch"},
+    "inference": INFERENCE_WITHOUT_EFFECT,
+    "assembly": {"workers", "shard"},
+    "export": {"workers"},
+}
+"""Settings that change how fast or how safely a stage works, but not what it makes."""
 
 
 def fingerprint(config: Config, stage: str) -> dict[str, Any]:
     """The settings (JSON) of a stage by its name; what it reads, its inputs' digests and its grid come beside them."""
     if stage == "assemble":
-        # The shard comes with the store that is written. With agglomeration gaps are filled behind it, and not before.
+        # With agglomeration gaps are filled behind it, and not before.
         fill = {"fill_nm": 0.0} if config.agglomeration.enabled else {}
-        return {"assembly": {**config.assembly.model_dump(exclude={"workers", "shard"}), **fill}}
+        return {"assembly": {**_effective(config.model_dump(mode="json"), "assembly"), **fill}}
     raise KeyError(stage)
+
+
+def trigger(values: Mapping[str, Any], keys: Iterable[str], without: Collection[str] = ()) -> str:
+    """The values of these keys (`prepare`, `data.test`) as text: as a param, a change starts a rule again.
+
+    Args:
+        values: A whole configuration.
+        keys: Sections, or keys of theirs.
+        without: Names in these sections that do not count.
+    """
+    found = {key: _effective(values, key, without) for key in keys}
+    return json.dumps(found, sort_keys=True)
+
+
+def _effective(values: Mapping[str, Any], key: str, without: Collection[str] = ()) -> Any:
+    found: Any = values
+    for part in key.split("."):
+        found = found[part]
+    ignored = {*_WITHOUT_EFFECT.get(key, ()), *without}
+    return {name: value for name, value in found.items() if name not in ignored} if isinstance(found, dict) else found

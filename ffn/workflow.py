@@ -11,7 +11,6 @@ again, and a killed stage continues from its data. A batch has a marker of its o
 that even a batch that is run again keeps what is finished of it.
 """
 
-import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -24,13 +23,15 @@ import yaml
 
 from ffn.batches import cut
 from ffn.cluster.resources import Asked, launch_line_of, launcher_of, node_hours, refusals
+from ffn.cluster.site import Site
 from ffn.config import Config, Region
 from ffn.config.inference import OF_CONSENSUS
-from ffn.config.inference import WITHOUT_EFFECT as INFERENCE_WITHOUT_EFFECT
 from ffn.errors import ConfigError
 from ffn.files import write_text
+from ffn.fingerprint import STAGE_KEYS, trigger
 from ffn.geometry import Box, overlapping_tiles
 from ffn.planning.estimate import chosen_tiles_per_job, consensus_mb, inference_mb
+from ffn.planning.scatter import Scatter
 from ffn.planning.table import outlook
 from ffn.planning.walltime import UNKNOWN_MIN, Stage, stage_minutes
 from ffn.preflight import checked
@@ -47,14 +48,6 @@ _STAGES = {"synth", "prepare", "train", "assemble", "agglomerate", "evaluate", "
 _GROUPS = {"synth": "data", "prepare": "data", "evaluate": "scores", "report": "scores"}
 """Short stages that follow each other: one job of a cluster, so that they wait in its queue once."""
 
-# Settings that change how fast or how safely a stage works, but not what it makes.
-_WITHOUT_EFFECT = {
-    "training": {"checkpoint_every", "keep_checkpoints", "log_every", "microbatch"},
-    "inference": INFERENCE_WITHOUT_EFFECT,
-    "assembly": {"workers", "shard"},
-    "export": {"workers"},
-}
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -63,9 +56,17 @@ class Plan:
     config: Config
     paths: RunPaths
     jobs: int | None = None
+    site: Site | None = None
 
     @classmethod
-    def of(cls, values: Mapping[str, Any], name: str, inputs: bool = True, jobs: int | None = None) -> "Plan":
+    def of(
+        cls,
+        values: Mapping[str, Any],
+        name: str,
+        inputs: bool = True,
+        jobs: int | None = None,
+        site: Site | None = None,
+    ) -> "Plan":
         """Check Snakemake's configuration; `name` is how an error calls it.
 
         Raises ConfigError with all problems of the keys and, where `inputs`, of the volumes and the checkpoint.
@@ -75,7 +76,7 @@ class Plan:
                 f"{name} is empty. Give one with --configfile, or pass `config: config` to the module statement."
             )
         config = checked(values, name, inputs)
-        return cls(config, RunPaths.of(config), jobs)
+        return cls(config, RunPaths.of(config), jobs, site)
 
     # --- what there is to do
 
@@ -251,19 +252,36 @@ class Plan:
         ]
         return {stage: self.marker(stage) for stage in stages}
 
+    def stage_inputs(self, stage: str, checkpoints: Any = None) -> list[str]:
+        """What a blockwise stage is made from."""
+        if stage == "assemble":
+            return self.batch_markers(checkpoints)
+        raise KeyError(stage)
+
+    def step_inputs(self, stage: str, checkpoints: Any, wildcards: Any) -> list[str]:
+        """What one job of a step waits for: the step before, or what its stage is made from."""
+        before = self.scatter.before(stage, wildcards.step)
+        return self.stage_inputs(stage, checkpoints) if before is None else before
+
+    @cached_property
+    def scatter(self) -> Scatter:
+        """Blockwise stages as jobs."""
+        return Scatter(self.config, self.paths, self.jobs, self.site)
+
     # --- what starts a rule again
+
+    def stage_settings(self, stage: str) -> str:
+        """`settings` of a blockwise stage."""
+        return trigger(self._values, STAGE_KEYS[stage])
 
     def settings(self, *keys: str) -> str:
         """The values of these keys (`prepare`, `data.test`) as text: as a param, a change starts the rule again."""
-        return json.dumps({key: _lookup(self._values, key) for key in keys}, sort_keys=True)
+        return trigger(self._values, keys)
 
     @property
     def pass_settings(self) -> str:
         """The same of flood filling: other votes do not submit the passes again."""
-        keys = ("data.test", "data.voxel_size", "network", "inference")
-        found = {key: _lookup(self._values, key) for key in keys}
-        found["inference"] = {name: value for name, value in found["inference"].items() if name not in OF_CONSENSUS}
-        return json.dumps(found, sort_keys=True)
+        return trigger(self._values, ("data.test", "data.voxel_size", "network", "inference"), without=OF_CONSENSUS)
 
     # --- resources
 
@@ -326,6 +344,7 @@ class Plan:
         counts = {rule: 1 - int(Path(self.marker(rule)).exists()) for rule in stages}
         batches = self._batches_to_do()
         counts |= {"infer": batches * len(self.config.inference.all_passes), "consensus": batches}
+        counts |= {f"{stage}_step": self.scatter.unfinished_jobs(stage) for stage in self.scatter.stages}
         return node_hours(asked, counts)
 
     def _batches_to_do(self) -> int:
@@ -373,10 +392,6 @@ class Plan:
         return self.config.inference.ranks * self.config.inference.intra_op_threads or ALL_CORES
 
     @property
-    def assembly_threads(self) -> int:
-        return self.config.assembly.workers or ALL_CORES
-
-    @property
     def export_threads(self) -> int:
         return self.config.export.workers or ALL_CORES
 
@@ -387,11 +402,3 @@ class Plan:
     @property
     def _regions(self) -> list[Region]:
         return [*(self.config.data.labelled.values() if self.trains else ()), self.config.data.test]
-
-
-def _lookup(values: Mapping[str, Any], key: str) -> Any:
-    found: Any = values
-    for part in key.split("."):
-        found = found[part]
-    ignored = _WITHOUT_EFFECT.get(key, set())
-    return {name: value for name, value in found.items() if name not in ignored} if isinstance(found, dict) else found

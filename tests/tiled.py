@@ -78,7 +78,8 @@ def labelled(spec, tables):
     facts = {"equivalences": 0, "largest_id": max(int(table.max()) for table in tables), "pairs": []}
     with LedgerWriter(ids.folder / "1-of-1", ids.fingerprint, ids.units) as writer:
         writer.add(0, {}, facts)
-    BlockwiseStage(stage, labelling_tasks(spec, sum(spec.tiles.largest_ids), stage, ids), "ffn assemble").run(1)
+    tasks = labelling_tasks(spec, sum(spec.tiles.largest_ids), stage, ids)
+    BlockwiseStage(stage, tasks, "ffn assemble", spec.clean).run(1)
     with open_volume(spec.segmentation.uri) as volume:
         assert volume.dtype == spec.rule.dtype
         return volume[...]

@@ -53,7 +53,7 @@ def assemble(config: Config, share: Share = EVERYTHING) -> None:
         log(f"{paths.assemble} is already complete, in one HDF5 file of an older version.")
         return
     stage = Stage(paths.assemble, {**settings, "shard": spec.segmentation.layout.shard})
-    steps = BlockwiseStage(stage, tasks_of(spec, found.segments, stage), "ffn assemble --config FILE", spec.clean)
+    steps = BlockwiseStage(stage, tasks_of(spec, found.segments, stage), "ffn assemble", spec.clean)
     worthwhile = -(-box.voxels // _VOXELS_OF_A_WORKER)
     workers = suitable_workers(rule.workers, min(len(spec.grid), worthwhile), spec.worker_bytes)
     if not steps.run(workers, share):

@@ -16,6 +16,16 @@ _PROCESS, _BLOCK, _SHARD, _SHARD_PIECES = 250_000_000, 60, 10, 28
 """Bytes: of Python and its libraries, a voxel of a block, and a voxel of a shard, where pieces are looked for too."""
 
 
+def looks_twice(rule: Assembly) -> bool:
+    """Whether the ids of a block depend on voxels outside of it."""
+    return rule.disconnected == "split" or rule.min_size > 0
+
+
+def worker_bytes(rule: Assembly, shard: ZYX) -> int:
+    """What a process holds at most: its shard, a block, and Python with its libraries."""
+    return _PROCESS + prod(shard) * (_SHARD_PIECES if looks_twice(rule) else _SHARD) + prod(rule.block) * _BLOCK
+
+
 @dataclass(frozen=True)
 class AssemblySpec:
     """What is assembled, and where.
@@ -43,7 +53,7 @@ class AssemblySpec:
     @property
     def looks_twice(self) -> bool:
         """Whether the ids of a block depend on voxels outside of it."""
-        return self.splits or self.rule.min_size > 0
+        return looks_twice(self.rule)
 
     @property
     def shape(self) -> ZYX:
@@ -56,9 +66,8 @@ class AssemblySpec:
 
     @property
     def worker_bytes(self) -> int:
-        """What a process holds at most: its shard, a block, and Python with its libraries."""
-        shard, block = prod(self.segmentation.layout.shard), prod(self.rule.block)
-        return _PROCESS + shard * (_SHARD_PIECES if self.looks_twice else _SHARD) + block * _BLOCK
+        """What a process holds at most."""
+        return worker_bytes(self.rule, self.segmentation.layout.shard)
 
     @property
     def evidence(self) -> Path:

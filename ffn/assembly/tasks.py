@@ -26,7 +26,7 @@ from ffn.assembly.spec import AssemblySpec
 from ffn.blockwise import BlockTask, BlockwiseStage, Entry, Ledger, Reduce, Result, Step, Task
 from ffn.errors import DataError
 from ffn.files import atomic_path, write_json
-from ffn.geometry import Box, blocks
+from ffn.geometry import ZYX, Box, blocks
 from ffn.stages import Stage
 from ffn.volumes import Store, Volume, open_image, open_volume, shard_bytes
 
@@ -96,11 +96,15 @@ class _Merging(BlockTask):
         filling = self._filling
         return part if filling is None else filling.surroundings(part, Box.of_shape(self._spec.shape))
 
+    @property
+    def _block(self) -> ZYX:
+        return self._spec.rule.block
+
     def _assembled(self, unit: int, dtype: str) -> NDArray[np.unsignedinteger]:
         """Global labels of a unit, made block by block: what is filled depends on the block."""
         place = self.write_box(unit)
         labels = np.empty(place.shape, dtype)
-        for part in blocks(place, self._spec.rule.block):
+        for part in blocks(place, self._block):
             labels[part.relative_to(place.start).slices] = self._of_block(part.shifted(self._spec.box.start))
         return labels
 
@@ -133,9 +137,11 @@ class MergedLabels(_Merging):
     name = "labels"
 
     def run(self, unit: int) -> Result:
-        labels = self._assembled(unit, self._spec.rule.dtype)
-        ids = fastremap.unique(labels)
-        return Result({"ids": ids[ids != 0]}, {"bytes": self._result.write_shard(self.write_box(unit), labels)})
+        place, labels = self.write_box(unit), self._assembled(unit, self._spec.rule.dtype)
+        # Block by block, since each look takes a copy.
+        found = [fastremap.unique(labels[part.slices]) for part in blocks(Box.of_shape(place.shape), self._block)]
+        ids = np.unique(np.concatenate(found)).astype(np.uint64)
+        return Result({"ids": ids[ids != 0]}, {"bytes": self._result.write_shard(place, labels)})
 
     @cached_property
     def _result(self) -> Store:

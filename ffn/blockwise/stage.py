@@ -93,7 +93,7 @@ class BlockwiseStage:
     Args:
         stage: The folder, with the settings that decide the result, how the work is cut among them.
         tasks: In the order in which they are done. If the last one is a Reduce, its facts go into `done.json`.
-        command: What a user types to run it, for messages.
+        command: What runs it, without options, for messages: `ffn assemble`.
         clean: Removes what only an unfinished stage needs; called once the stage is marked complete.
     """
 
@@ -189,7 +189,7 @@ class BlockwiseStage:
         if not ledger.is_complete and not self.stage.done_marker.exists():
             raise StageError(
                 f"{self.stage.folder}: {len(earlier) - len(ledger)} of the {len(earlier)} units of the step "
-                f"{earlier.name} are not done. Run `{self.command} --step {earlier.name}` first; what is done is kept."
+                f"{earlier.name} are not done. Run `{self.command} --config FILE --step {earlier.name}` first; what is done is kept."
             )
 
     def _clear(self) -> None:

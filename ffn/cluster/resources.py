@@ -71,6 +71,13 @@ def node_hours(asked: Sequence[Asked], counts: Mapping[str, int]) -> str:
     )
 
 
+def default_site(resources: Mapping[str, Any] | None) -> Site | None:
+    """The site that a profile's default resources name; None where they name none."""
+    stated = None if resources is None else resources.get("site")
+    name = _unquoted(getattr(stated, "raw", stated) or "")
+    return load_site(str(name)) if name else None
+
+
 def launcher_of(resources: Any, default: str) -> str:
     """What starts the ranks of a job: as its site says, else as its resources do."""
     site = _site(resources)

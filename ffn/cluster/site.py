@@ -16,7 +16,7 @@ ask for where they do not say it themselves. The resource `site` of a job is the
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -133,6 +133,17 @@ def load_site(name: str, folders: Iterable[Path] | None = None) -> Site:
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
         raise ClusterError(f"{path} does not describe a site: {problems}.") from error
+
+
+def rank_depth(resources: Mapping[str, Any], per_node: int) -> int | None:
+    """Hardware threads of each of a node's ranks, by the resource `depth` of their job; None where nobody says.
+
+    0 stands for all of the node's: profiles give jobs a few cores, and stages that work block by block take all.
+    """
+    stated, site = resources.get("depth"), resources.get("site")
+    if stated or not site:
+        return int(stated) if stated else None
+    return None if stated is None else load_site(str(site)).node.depth(per_node)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ffn.cluster.scheduler import Called, Job, Phase, Seen, call
+from ffn.cluster.site import rank_depth
 
 _ALIVE = {
     "PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "STAGE_OUT", "SUSPENDED", "STOPPED", "SIGNALING", "RESIZING",
@@ -31,12 +32,12 @@ class Slurm:
         job.need("nodes", "runtime")
         nodes = int(job.resources["nodes"])
         per_node = max(int(job.resources.get("tasks", nodes)) // nodes, 1)
+        depth = rank_depth(job.resources, per_node)
         return [
             "sbatch", "--parsable", f"--nodes={nodes}", f"--ntasks-per-node={per_node}",
-            f"--time={job.resources['runtime']}",
+            f"--time={job.resources['runtime']}", *([] if depth is None else ["--cpus-per-task", str(depth)]),
             *job.options(
-                depth="--cpus-per-task", queue="--partition", project="--account", qos="--qos", mem_mb="--mem",
-                gpus_per_node="--gpus-per-node",
+                queue="--partition", project="--account", qos="--qos", mem_mb="--mem", gpus_per_node="--gpus-per-node",
             ),
             "--no-requeue", *job.extra, f"--job-name={job.name}", f"--chdir={job.workdir}",
             f"--output={job.prefix}.output", f"--error={job.prefix}.error", str(job.script),

@@ -194,11 +194,16 @@ class Cluster(Section):
     inference_ranks_per_node: Positive = Field(
         1, description="Processes of an inference job on each; they share the job's sub-volumes."
     )
+    stage_nodes: Positive = Field(
+        1, description="Nodes of each job of the stages that work block by block, where they are cut into jobs."
+    )
     memory_gb: Annotated[float, Field(gt=0)] | None = Field(
         None, description="Memory of a node; `ffn plan` refuses sub-volumes that need more. Empty = not looked at."
     )
     runtime_minutes: Positive = Field(
-        60, description="Wall time asked for the jobs of training, inference, assembly and agglomeration."
+        60,
+        description="Wall time asked for the jobs of training and inference; jobs of other stages are cut so that they "
+        "take half of it at most, and ask for what they need.",
     )
     launcher: Literal["horovodrun", "aprun", "mpiexec", "srun"] = Field(
         "horovodrun", description="Starts the ranks of training and inference jobs."

@@ -11,7 +11,7 @@ from ffn.volumes.convert import as_labels, as_uint8
 from ffn.volumes.open import open_image, open_labels, open_volume
 from ffn.volumes.pooling import pool
 from ffn.volumes.scale import Scale, require_scale, scale_of
-from ffn.volumes.store import Store, StoreLayout, shard_bytes
+from ffn.volumes.store import Store, StoreLayout, shard_bytes, shard_of
 from ffn.volumes.write import Hdf5Writer, WritableVolume, create_hdf5, create_hdf5_file, create_plain_hdf5, parse_output
 
 __all__ = [
@@ -47,4 +47,5 @@ __all__ = [
     "require_scale",
     "scale_of",
     "shard_bytes",
+    "shard_of",
 ]

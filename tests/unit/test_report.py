@@ -54,8 +54,8 @@ def config(tmp_path, monkeypatch):
     rows = ["step,fovs,loss,accuracy,precision,recall,f1,learning_rate"]
     rows += [f"{i},{2 * i},{1 / i},nan,0.5,0.5,0.5,0.1" for i in range(1, 9)]
     (paths.train / "curves.csv").write_text("\n".join(rows) + "\n")
-    write_volume(paths.segmentation, "labels", np.where(labels == 1, 7, 0).astype(np.uint64))
-    evaluate_to(paths.scores, "truth.h5:labels", f"{paths.segmentation}:labels")
+    write_volume(paths.assemble / "segmentation.h5", "labels", np.where(labels == 1, 7, 0).astype(np.uint64))
+    evaluate_to(paths.scores, "truth.h5:labels", paths.segmentation)
     return config
 
 

@@ -239,11 +239,6 @@ def test_other_votes_do_not_fill_anything_again():
         assert plan(**{"inference": {"passes": 3}, **change}).pass_settings != before.pass_settings
 
 
-def test_assembly_takes_the_cores_of_its_workers():
-    assert plan().assembly_threads == ALL_CORES
-    assert plan(assembly={"workers": 3}).assembly_threads == 3
-
-
 def test_launch_lines():
     made = plan(training={"ranks": 2}, cluster={"nodes": 4, "ranks_per_node": 2})
     assert made.launch({}) == ""

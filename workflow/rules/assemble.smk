@@ -1,20 +1,22 @@
 rule assemble:
     input:
-        tiles=lambda wildcards: plan.batch_markers(checkpoints),
+        tiles=lambda wildcards: plan.stage_inputs("assemble", checkpoints),
+        steps=plan.scatter.behind("assemble"),
     output:
         done=plan.marker("assemble"),
     log:
         plan.log("assemble"),
     conda:
         "../../envs/ffn.yaml"
-    threads: plan.assembly_threads
+    threads: plan.config.assembly.workers or plan.all_cores
     resources:
-        mem_mb=8000,
-        runtime=plan.config.cluster.runtime_minutes,
+        depth=0,
+        mem_mb=plan.scatter.megabytes("assemble"),
+        runtime=plan.scatter.minutes("assemble"),
     params:
         config=lambda wildcards, output: plan.config_file,
         launch=lambda wildcards, resources: plan.launch(resources),
-        settings=plan.settings("assembly", "agglomeration.enabled", "data.test"),
+        settings=plan.stage_settings("assemble"),
     message:
         "Joining the sub-volumes: one id an object over the whole volume"
     shell:

@@ -5,7 +5,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 from snakemake.utils import min_version
 
-from ffn.cluster.resources import asked_of
+from ffn.cluster.resources import asked_of, default_site
 from ffn.config.load import default_config_file
 from ffn.errors import FFNError
 from ffn.preflight import check_inputs
@@ -28,6 +28,7 @@ try:
         config_name,
         inputs=workflow.is_main_process and not workflow.output_settings.dryrun,
         jobs=workflow.resource_settings.nodes,
+        site=default_site(workflow.resource_settings.default_resources),
     )
 except FFNError as error:
     raise WorkflowError(str(error)) from None
@@ -49,6 +50,9 @@ if workflow.is_main_process:
 
 wildcard_constraints:
     first=r"\d+",
+    step=r"[a-z]+",
+    part=r"\d+",
+    parts=r"\d+",
     last=r"\d+",
     number=r"\d+",
     ranks=r"\d+",

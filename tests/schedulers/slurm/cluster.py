@@ -23,7 +23,7 @@ PROGRAMS = (
 HINT = "a real Slurm with accounting: apt-get install slurm-wlm slurmdbd munge mariadb-server"
 START_S = 60.0
 JOB_S = 180.0
-CPUS = 8
+CPUS = 32
 """Of each node, whatever this machine has: jobs of the tests wait more than they compute."""
 
 
