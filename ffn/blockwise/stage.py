@@ -189,7 +189,8 @@ class BlockwiseStage:
         if not ledger.is_complete and not self.stage.done_marker.exists():
             raise StageError(
                 f"{self.stage.folder}: {len(earlier) - len(ledger)} of the {len(earlier)} units of the step "
-                f"{earlier.name} are not done. Run `{self.command} --config FILE --step {earlier.name}` first; what is done is kept."
+                f"{earlier.name} are not done. Run `{self.command} --config FILE --step {earlier.name}` first; what is "
+                "done is kept."
             )
 
     def _clear(self) -> None:

@@ -256,7 +256,7 @@ def test_an_imported_sub_volume_can_be_assembled(tmp_path, source):
     paths = RunPaths.of(config)
     import_segmentation(source, paths.tile(0), voxel_size=(10.0, 10.0, 10.0))
     assemble(config)
-    with open_volume(f"{paths.segmentation}:labels") as labels:
+    with open_volume(paths.segmentation) as labels:
         np.testing.assert_array_equal(labels[...], theirs.LABELS)
     exported = export_segmentation(paths.assemble, tmp_path / "out")
     np.testing.assert_array_equal(read_result(exported)[0], theirs.LABELS)

@@ -73,7 +73,7 @@ def test_a_small_slice_is_drawn_voxel_by_voxel(config, tmp_path):
     for name, uri in {
         "image": "image.h5:image",
         "ground truth": "truth.h5:labels",
-        "segmentation": f"{RunPaths.of(config).segmentation}:labels",
+        "segmentation": RunPaths.of(config).segmentation,
     }.items():
         with open_volume(uri) as volume:
             layers[name] = volume[3]
@@ -104,7 +104,7 @@ def test_report_needs_the_stages_before_it(config):
 
 
 def test_segmentation_of_another_shape_is_refused(config):
-    segmentation = RunPaths.of(config).segmentation
+    segmentation = RunPaths.of(config).assemble / "segmentation.h5"
     segmentation.unlink()
     write_volume(segmentation, "labels", np.ones((6, 20, 29), np.uint64))
     with pytest.raises(VolumeError, match="must cover the same voxels"):
@@ -203,7 +203,7 @@ def test_a_slice_of_20000_squared_is_drawn_within_1_gb(config):
     rng = np.random.default_rng(3)
     grey = rng.integers(60, 190, (1, edge, edge)).astype(np.uint8)
     bodies = np.kron(np.arange(1, 401, dtype=np.uint64).reshape(1, 20, 20), np.ones((1, 100, 100), np.uint64))
-    segmentation = RunPaths.of(config).segmentation
+    segmentation = RunPaths.of(config).assemble / "segmentation.h5"
     for path, dataset, part in (
         (Path("image.h5"), "image", grey),
         (Path("truth.h5"), "labels", bodies),
