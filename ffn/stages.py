@@ -109,7 +109,7 @@ class Stage:
         """
         if self._lock is not None:
             self._lock.require()
-        for folder in (self.folder, *(path for path in self.folder.iterdir() if path.is_dir())):
+        for folder in (self.folder, *self.folder.glob("*/")):
             remove_leftovers(folder)
         write_json(self.done_marker, {**self._record(), "facts": facts})
 
