@@ -10,7 +10,6 @@ Run by `make setup`; by hand: `.venv/bin/python envs/build_horovod.py`.
 """
 
 import argparse
-import fcntl
 import hashlib
 import os
 import platform
@@ -21,8 +20,6 @@ import sysconfig
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -175,24 +172,15 @@ def build_wheel(work: Path, log: Path, mpicxx: str | None) -> Path:
     return wheel
 
 
-@contextmanager
-def only_one_builder(path: Path) -> Iterator[None]:
-    """Hold a file lock, so that two set-ups at once compile once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print("Horovod: another set-up is building it; waiting for that", flush=True)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-
-
 def cached_wheel(root: Path) -> Path:
     """The wheel for this environment, built first where the cache has none."""
     mpicxx = shutil.which("mpicxx")
     home = root / cache_key(mpicxx)
-    with only_one_builder(home.with_name(home.name + ".lock")):
+    sys.path.insert(0, str(HERE.parent))  # conda's users build Horovod before they install the package
+    from ffn.files import atomic_path
+    from ffn.locks import lock
+
+    with lock(home.with_name(home.name + ".lock"), waits=True):
         found = list(home.glob("*.whl"))
         if found:
             print(f"Horovod: using the wheel kept in {home}", flush=True)
@@ -206,7 +194,8 @@ def cached_wheel(root: Path) -> Path:
         began = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="build-", dir=root) as folder:
             wheel = build_wheel(Path(folder), log, mpicxx)
-            wheel.parent.rename(home)
+            with atomic_path(home) as partial:
+                shutil.copytree(wheel.parent, partial)
         print(f"Horovod: built in {time.monotonic() - began:.0f} s, kept in {home}", flush=True)
         return home / wheel.name
 

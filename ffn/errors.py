@@ -44,7 +44,7 @@ class ExchangeError(FFNError):
 
 
 class StageError(FFNError):
-    """An output folder that belongs to another configuration."""
+    """An output folder that belongs to another configuration, or in which another process works."""
 
 
 class WorkerError(FFNError):

@@ -1,17 +1,23 @@
 """Done-markers: what makes a stage safe to kill and to run again.
 
 A stage owns one folder. `started.json` records the settings that are making its contents, `done.json` that they
-are complete. Same settings and done: nothing to do. Other settings: refuse, naming the keys that differ.
+are complete. Same settings and done: nothing to do. Other settings: refuse, naming the keys that differ. A stage that
+one process does alone holds the folder's `lock` meanwhile.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from ffn.errors import StageError
-from ffn.files import write_json
+from ffn.files import remove_leftovers, write_json
+from ffn.locks import BEAT, Beat, Lock, lock
+
+LOCK = "lock"
+"""Name of the file in a stage's folder that says which process works there."""
 
 
 def settings_hash(settings: Mapping[str, Any]) -> str:
@@ -50,6 +56,24 @@ class Stage:
         self.settings = json.loads(json.dumps(settings, default=str))
         self.started_marker = folder / "started.json"
         self.done_marker = folder / "done.json"
+        self._lock: Lock | None = None
+
+    @contextmanager
+    def locked(self, beat: Beat = BEAT) -> Iterator[None]:
+        """Let no other process work in the folder during the block; ask `begin` in it whether there is work.
+
+        A folder that is complete is not locked, as nothing is written there any more.
+
+        Raises StageError, saying who works there, if another process does.
+        """
+        if self.done_marker.exists():
+            yield
+            return
+        with lock(self.folder / LOCK, beat=beat) as self._lock:
+            try:
+                yield
+            finally:
+                self._lock = None
 
     def is_done(self) -> bool:
         """Whether the folder is complete with these settings; writes nothing.
@@ -62,7 +86,7 @@ class Stage:
         return self.done_marker.exists()
 
     def begin(self) -> bool:
-        """Claim the folder. True: there is work to do. False: it is already done with these settings.
+        """Record the settings. True: there is work to do. False: it is already done with these settings.
 
         Raises StageError if the folder was started or finished with other settings.
         """
@@ -72,8 +96,21 @@ class Stage:
             write_json(self.started_marker, self._record())
         return True
 
+    def begin_locked(self, held: ExitStack) -> bool:
+        """`begin`, with the folder locked until `held` ends, also where there is no work; see `locked`."""
+        held.enter_context(self.locked())
+        return self.begin()
+
     def finish(self, **facts: Any) -> None:
-        """Mark the folder complete; call only after all data is on disk. `facts` are kept in the marker."""
+        """Mark the folder complete; call only after all data is on disk. `facts` are kept in the marker.
+
+        Removes the temporary files of killed processes in the folder and in those directly in it. Raises StageError if
+        the lock of the folder was lost to another machine meanwhile.
+        """
+        if self._lock is not None:
+            self._lock.require()
+        for folder in (self.folder, *self.folder.glob("*/")):
+            remove_leftovers(folder)
         write_json(self.done_marker, {**self._record(), "facts": facts})
 
     def _record(self) -> dict[str, Any]:

@@ -41,6 +41,7 @@ _INFERENCE = (
     *("segment_threshold", "move_threshold", "deltas", "disco_seed_threshold"),
     *("least_unseen", "offers_compared", "precision"),
 )
+RESULTS = "results.jsonl"
 _RADII = ("radius", "analysis_radius", "exclusion_radius")
 
 
@@ -61,24 +62,30 @@ def agglomerate(config: Config) -> None:
     where there are no weights; ConfigError where agglomeration is not enabled or nothing states the voxel size.
     """
     config, paths = config.of_pass(0), RunPaths.of(config)
-    folder, results = paths.agglomerate, paths.agglomerate / "results.jsonl"
+    folder = paths.agglomerate
     with ExitStack() as files:
         inputs = _open(config, files)
         stage = Stage(folder, _settings(config, inputs))
         if stage.is_done():
-            remove(results)
+            remove(folder / RESULTS)
             log(f"{folder} is already complete.")
             return
-        # Before the folder is claimed: weights of another network leave no trace of settings that never worked.
+        # Before the stage begins: weights of another network leave no trace of settings that never worked.
         network = _network(config)
-        stage.begin()
-        if not (path := folder / "pairs.h5").exists():
-            write_pairs(path, find_pairs(config, inputs.labels, inputs.voxel_size))
-        count, tried = read_pairs(path, config.agglomeration.max_pairs)
-        ledger = Ledger(results)
-        _try(config, inputs, network, count, tried, ledger)
-        records = [ledger.records[pair.point.a, pair.point.b] for pair in tried]
-        facts = _write(config, inputs, folder, records)
+        with stage.locked():
+            if stage.begin():
+                _judge(config, stage, inputs, network)
+
+
+def _judge(config: Config, stage: Stage, inputs: _Inputs, network: BatchedNetwork) -> None:
+    folder, results = stage.folder, stage.folder / RESULTS
+    if not (path := folder / "pairs.h5").exists():
+        write_pairs(path, find_pairs(config, inputs.labels, inputs.voxel_size))
+    count, tried = read_pairs(path, config.agglomeration.max_pairs)
+    ledger = Ledger(results)
+    _try(config, inputs, network, count, tried, ledger)
+    records = [ledger.records[pair.point.a, pair.point.b] for pair in tried]
+    facts = _write(config, inputs, folder, records)
     stage.finish(pairs=count, tried=len(tried), **facts)
     remove(results)
     log(f"{folder / 'segmentation.h5'}: {facts['joined']} of {len(tried)} pairs joined, {facts['objects']} objects")

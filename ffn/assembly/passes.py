@@ -27,13 +27,19 @@ def join_passes(config: Config, index: int) -> None:
     Raises GeometryError if there is no such sub-volume, StageError where a pass is not finished or was made for another
     box or with other settings.
     """
-    box, paths, inference = tile_box(config, index), RunPaths.of(config), config.inference
+    box = tile_box(config, index)
+    passes = [finished_pass(config, index, number, box) for number in range(len(config.inference.all_passes))]
+    stage = Stage(RunPaths.of(config).tile(index), {"box": str(box), "passes": passes, **consensus_rule(config)})
+    with stage.locked():
+        if stage.begin():
+            _join(config, index, stage, box)
+        else:
+            log(f"{stage.folder} is already complete.")
+
+
+def _join(config: Config, index: int, stage: Stage, box: Box) -> None:
+    paths, inference = RunPaths.of(config), config.inference
     numbers = range(len(inference.all_passes))
-    passes = [finished_pass(config, index, number, box) for number in numbers]
-    stage = Stage(paths.tile(index), {"box": str(box), "passes": passes, **consensus_rule(config)})
-    if not stage.begin():
-        log(f"{stage.folder} is already complete.")
-        return
     uris = [f"{paths.tile_pass(index, number) / SEGMENTATION_FILE}:{LABELS}" for number in numbers]
     with open_volume(uris[0]) as first:
         voxel_size = first.voxel_size

@@ -17,7 +17,7 @@ from typing import Self
 
 from ffn.attempts import VARIABLE, Attempt
 from ffn.errors import FFNError, InterruptedTrainingError
-from ffn.files import remove
+from ffn.files import PARTIAL, remove
 from ffn.progress import log
 
 SAVED = InterruptedTrainingError.exit_code
@@ -81,7 +81,7 @@ class Attendance:
     def _there(self) -> set[str]:
         if self.progress is None or not self.progress.is_dir():
             return set()
-        return {path.name for path in self.progress.iterdir() if path.suffix != ".partial"}
+        return {path.name for path in self.progress.iterdir() if path.suffix != PARTIAL}
 
     def _why(self, code: int) -> str:
         lost = [reason for how, reason in Attempt(self.notes).ends() if how == "lost"]

@@ -9,7 +9,6 @@ Snakemake forgets a job's id once the job has started, so after a crash it would
 time. Here the submit command looks first whether that work is already in the queue.
 """
 
-import fcntl
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from urllib.parse import quote
 
 from ffn.cluster.scheduler import Phase
 from ffn.files import write_json
+from ffn.locks import lock
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,7 @@ class Registry:
     def locked(self, what: str) -> Iterator[None]:
         """One process at a time."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / f"{what}.lock").open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with lock(self.folder / f"{what}.lock", waits=True):
             yield
 
     def _write(self, record: Record) -> None:

@@ -72,7 +72,7 @@ def import_segmentation(
         "split": cleaning.split,
         "min_size": cleaning.min_size,
     }
-    # Everything is read before the folder is claimed: a file that is refused leaves no trace.
+    # Everything is read before the stage begins: a file that is refused leaves no trace.
     labels, facts = read_result(path)
     box = Box.of_shape(labels.shape).shifted(start)
     stage = Stage(output, {**settings, "box": str(box)})
@@ -82,12 +82,14 @@ def import_segmentation(
     refuse_foreign(stage)
     q = None if probability is None else read_probability(probability, labels.shape)
     cleaned = clean(labels, q, cleaning)
-    stage.begin()
-    _write_volume(output / SEGMENTATION_FILE, LABELS, cleaned.labels, np.dtype(np.uint64), box, voxel_size)
-    if q is not None:
-        _write_volume(output / PROBABILITY_FILE, PROBABILITY, q, np.dtype(np.uint8), box, voxel_size)
-    _write_facts(output, cleaned, facts, cleaning.split)
-    stage.finish(segments=len(cleaned.voxels) - 1)
+    with stage.locked():
+        if not stage.begin():
+            return
+        _write_volume(output / SEGMENTATION_FILE, LABELS, cleaned.labels, np.dtype(np.uint64), box, voxel_size)
+        if q is not None:
+            _write_volume(output / PROBABILITY_FILE, PROBABILITY, q, np.dtype(np.uint8), box, voxel_size)
+        _write_facts(output, cleaned, facts, cleaning.split)
+        stage.finish(segments=len(cleaned.voxels) - 1)
     share = 1 - cleaned.voxels[0] / cleaned.labels.size
     log(f"{output}: {len(cleaned.voxels) - 1} objects of {path}, {share:.1%} of the voxels, box {box}")
 

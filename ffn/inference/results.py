@@ -31,8 +31,8 @@ SEGMENTATION_FILE = SEGMENTATION
 PROBABILITY = "qprob"
 PROBABILITY_FILE = "probability.h5"
 ORIGINS_FILE = ORIGINS
-STATE_FILE, LOCK_FILE = "state.npz", "lock"
-"""Only while it is unfinished: where to continue, and which process works there."""
+STATE_FILE = "state.npz"
+"""Only while it is unfinished: where to continue."""
 
 
 def write_results(output: Path, scene: Scene, timing: dict[str, float]) -> int:

@@ -16,13 +16,13 @@ from ffn.errors import DataError
 from ffn.files import remove
 from ffn.inference.canvas import Flood
 from ffn.inference.drive import drive, side_by_side
-from ffn.inference.results import LOCK_FILE, STATE_FILE, kept_ids, write_results
+from ffn.inference.results import STATE_FILE, kept_ids, write_results
 from ffn.inference.scene import Scene
 from ffn.inference.state import restore_state, save_state
 from ffn.inference.tally import Tally, Throughput, TileTally
-from ffn.inference.tile import Tile, claimed, refuse_foreign
+from ffn.inference.tile import Tile, refuse_foreign
 from ffn.progress import Progress, log
-from ffn.stages import Stage
+from ffn.stages import LOCK, Stage
 
 
 def run_tile(config: Config, tile: Tile) -> None:
@@ -81,9 +81,9 @@ def _is_complete(config: Config, tile: Tile) -> bool:
 
 
 def _remove_traces(tile: Tile) -> None:
-    """Of the work on a complete sub-volume. Whoever waited for the lock finds that it is complete."""
+    """Remove what only an unfinished sub-volume needs; a process that was killed at the very end left its lock."""
     remove(tile.output / STATE_FILE)
-    remove(tile.output / LOCK_FILE)
+    remove(tile.output / LOCK)
 
 
 def _label(tiles: Sequence[Tile]) -> str:
@@ -103,8 +103,8 @@ def _flood(config: Config, tile: Tile, tally: Tally) -> Flood:
         seeds = scene.seeds_at(tile.seeds) if tile.seeds else scene.seeds(0)
         _check_seeds(seeds, tile, scene)
         refuse_foreign(stage)
-    # Claimed only now: a mistake found above leaves no trace of settings that never worked.
-    with claimed(stage):
+    # Not before: a mistake found above leaves no trace of settings that never worked.
+    with stage.locked():
         if not stage.begin():
             _remove_traces(tile)
             return

@@ -1,7 +1,5 @@
 """What is to be filled, and what decides the result."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +7,9 @@ from typing import Any
 from ffn.config import Config
 from ffn.config.inference import OF_CONSENSUS, WITHOUT_EFFECT
 from ffn.errors import GeometryError, StageError
-from ffn.files import only_one
 from ffn.geometry import ZYX, Box
 from ffn.inference.fingerprint import checkpoint_fingerprint
-from ffn.inference.results import LOCK_FILE, ORIGINS_FILE, SEGMENTATION_FILE, STATE_FILE
+from ffn.inference.results import ORIGINS_FILE, SEGMENTATION_FILE, STATE_FILE
 from ffn.stages import Stage, done_digest
 from ffn.volumes import open_image
 
@@ -89,18 +86,6 @@ def _given(config: Config) -> dict[str, str]:
     if made_in is None:
         return {}
     return {"init_segmentation_done": done_digest(made_in, "ffn assemble")}
-
-
-@contextmanager
-def claimed(stage: Stage) -> Iterator[None]:
-    """Work alone in a folder. Raises StageError where another process does, such as a job that was taken for lost."""
-    with only_one(stage.folder / LOCK_FILE) as holder:
-        if holder is not None:
-            raise StageError(
-                f"Another `ffn infer` ({holder}) works in {stage.folder}: wait until it ends, or stop it. What it has "
-                "done is kept, and the same command goes on from there."
-            )
-        yield
 
 
 def refuse_foreign(stage: Stage) -> None:

@@ -23,7 +23,7 @@ import keras
 import numpy as np
 
 from ffn.errors import CheckpointError
-from ffn.files import atomic_path, remove, sync
+from ffn.files import atomic_path, remove, sync, temporary_path
 
 SCOPE = "seed_update"
 DATA_SUFFIX = ".data-00000-of-00001"
@@ -71,27 +71,24 @@ def write_tensors(prefix: Path, tensors: Mapping[str, Any]) -> None:
     """
     import tensorflow as tf
 
-    folder = with_suffix(prefix, ".partial")
-    remove(folder)
-    folder.mkdir(parents=True)
     names = sorted(tensors)
-    try:
-        tf.raw_ops.SaveV2(
-            prefix=str(folder / prefix.name),
-            tensor_names=names,
-            shape_and_slices=[""] * len(names),
-            tensors=[tf.convert_to_tensor(tensors[name]) for name in names],
-        )
+    with temporary_path(prefix) as folder:
+        folder.mkdir()
+        try:
+            tf.raw_ops.SaveV2(
+                prefix=str(folder / prefix.name),
+                tensor_names=names,
+                shape_and_slices=[""] * len(names),
+                tensors=[tf.convert_to_tensor(tensors[name]) for name in names],
+            )
+        except tf.errors.OpError as error:
+            raise _as_os_error(error, prefix) from error
         remove(with_suffix(prefix, INDEX_SUFFIX))
         for suffix in (DATA_SUFFIX, INDEX_SUFFIX):
             written = folder / (prefix.name + suffix)
             sync(written)
             written.replace(with_suffix(prefix, suffix))
         sync(prefix.parent)
-    except tf.errors.OpError as error:
-        raise _as_os_error(error, prefix) from error
-    finally:
-        remove(folder)
 
 
 def _read_archive(path: Path) -> dict[str, np.ndarray[Any, Any]]:

@@ -41,7 +41,9 @@ def prepare_training(config: Config) -> None:
     if stage.is_done():
         log(f"{paths.prepare} is already complete.")
         return
-    with ExitStack() as opened:
+    with stage.locked(), ExitStack() as opened:
+        if stage.is_done():
+            return
         volumes = [
             opened.enter_context(labelled_volume(config, key, region, files))
             for key, (region, files) in labelled_files(config).items()
@@ -58,7 +60,7 @@ def prepare_training(config: Config) -> None:
             for path in (*(file for volume in volumes for file in made_files(volume)), stage.started_marker):
                 remove(path)
             raise
-    stage.finish(**facts)
+        stage.finish(**facts)
 
 
 def labelled_files(config: Config) -> dict[str, tuple[Region, VolumeFiles]]:

@@ -28,19 +28,20 @@ def report_run(config: Config) -> Path:
         "scores": done_digest(paths.evaluate, "ffn evaluate") if scored else None,
     }
     stage = Stage(paths.report, settings)
-    if not stage.begin():
-        return paths.report
-    if trained:
-        judged = paths.train / "validation.csv"
-        held_out = read_curves(judged) if config.data.validation is not None and judged.exists() else None
-        curves = read_curves(paths.train / "curves.csv")
-        draw_curves(curves, f"{config.run}: training", paths.report / "curves.png", held_out)
-    _overlay(config, paths)
-    if scored:
-        table = scores_table(json.loads(paths.scores.read_text(encoding="utf-8")))
-        write_text(paths.report / "scores.md", f"# {config.run}\n\n{table}")
-        write_text(paths.report / "scores.html", html_of_table(table))
-    stage.finish()
+    with stage.locked():
+        if not stage.begin():
+            return paths.report
+        if trained:
+            judged = paths.train / "validation.csv"
+            held_out = read_curves(judged) if config.data.validation is not None and judged.exists() else None
+            curves = read_curves(paths.train / "curves.csv")
+            draw_curves(curves, f"{config.run}: training", paths.report / "curves.png", held_out)
+        _overlay(config, paths)
+        if scored:
+            table = scores_table(json.loads(paths.scores.read_text(encoding="utf-8")))
+            write_text(paths.report / "scores.md", f"# {config.run}\n\n{table}")
+            write_text(paths.report / "scores.html", html_of_table(table))
+        stage.finish()
     return paths.report
 
 

@@ -38,9 +38,10 @@ def run_cost(config: Config, config_file: Path, launch: Callable[[int], str]) ->
         folder,
         {"measured": markers, "workers": config.study.cost.workers, "nodes_like_this": workers_like_this(config)},
     )
-    if stage.begin():
-        _write(config, calibrations, folder)
-        stage.finish(errors={str(c.ranks): c.error for c in calibrations})
+    with stage.locked():
+        if stage.begin():
+            _write(config, calibrations, folder)
+            stage.finish(errors={str(c.ranks): c.error for c in calibrations})
     return folder
 
 
@@ -68,17 +69,18 @@ def rows_of(machine: Machine, scenario: str, workers: list[int]) -> list[list[ob
 
 def _measure(config: Config, config_file: Path, folder: Path, ranks: int, launch: str) -> None:
     stage = Stage(folder, _settings(config, ranks))
-    if not stage.begin():
-        return
-    log(f"cost model: measuring {ranks} rank(s)")
-    part = ["study", "cost-ranks", "--config", str(config_file), "--ranks", str(ranks), "--output", str(folder)]
-    done = subprocess.run([*shlex.split(launch), sys.executable, "-m", "ffn", *part], check=False)
-    if done.returncode:
-        raise RankError(
-            f"The measurement of {ranks} rank(s) ended with code {done.returncode}; see its messages above. Choose "
-            "other study.cost.ranks, or another --launcher."
-        )
-    stage.finish()
+    with stage.locked():
+        if not stage.begin():
+            return
+        log(f"cost model: measuring {ranks} rank(s)")
+        part = ["study", "cost-ranks", "--config", str(config_file), "--ranks", str(ranks), "--output", str(folder)]
+        done = subprocess.run([*shlex.split(launch), sys.executable, "-m", "ffn", *part], check=False)
+        if done.returncode:
+            raise RankError(
+                f"The measurement of {ranks} rank(s) ended with code {done.returncode}; see its messages above. Choose "
+                "other study.cost.ranks, or another --launcher."
+            )
+        stage.finish()
 
 
 def _settings(config: Config, ranks: int) -> dict[str, Any]:

@@ -122,14 +122,15 @@ def run_efficiency(config: Config) -> Path:
     ]
     folder = StudyPaths.of(config).efficiency
     stage = Stage(folder, {"rows": [[str(value) for value in row] for row in rows]})
-    if not stage.begin():
-        return folder
-    write_table(folder / "efficiency.csv", COLUMNS, rows)
-    known = [[None if value != value else value for value in row] for row in rows]
-    write_json(folder / "efficiency.json", {"rows": [dict(zip(COLUMNS, row, strict=True)) for row in known]})
-    draw_efficiency(reached, f"{config.run}: training efficiency", folder / "efficiency.png")
-    write_text(folder / "efficiency.md", _page(config, known))
-    stage.finish()
+    with stage.locked():
+        if not stage.begin():
+            return folder
+        write_table(folder / "efficiency.csv", COLUMNS, rows)
+        known = [[None if value != value else value for value in row] for row in rows]
+        write_json(folder / "efficiency.json", {"rows": [dict(zip(COLUMNS, row, strict=True)) for row in known]})
+        draw_efficiency(reached, f"{config.run}: training efficiency", folder / "efficiency.png")
+        write_text(folder / "efficiency.md", _page(config, known))
+        stage.finish()
     return folder
 
 

@@ -49,11 +49,12 @@ def write_results(config: Config, outcomes: Mapping[Cell, Outcome]) -> Path:
         )
     rows = cell_rows(config, outcomes)
     stage = Stage(folder, {"study": settings.model_dump(mode="json"), "cells": rows})
-    if not stage.begin():
-        return folder
-    write_table(folder / "lr_study.csv", CELL_COLUMNS, rows)
-    write_json(folder / "lr_study.json", facts_of(config, studies))
-    draw_heat_map(config, studies[0], folder / "lr_study.png")
-    write_text(folder / "lr_study.md", page(config, studies, len(outcomes)))
-    stage.finish()
+    with stage.locked():
+        if not stage.begin():
+            return folder
+        write_table(folder / "lr_study.csv", CELL_COLUMNS, rows)
+        write_json(folder / "lr_study.json", facts_of(config, studies))
+        draw_heat_map(config, studies[0], folder / "lr_study.png")
+        write_text(folder / "lr_study.md", page(config, studies, len(outcomes)))
+        stage.finish()
     return folder

@@ -1,6 +1,7 @@
 """Strong scaling: fields of view per second over ranks (the paper's Figure 3)."""
 
 import json
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,16 +52,17 @@ def measure_point(config: Config, ranks: int, repeat: int) -> Path:
     folder = StudyPaths.of(config).point(ranks, repeat)
     stage = Stage(folder, point_settings(config, ranks, repeat))
     everyone = join_ranks(config, ranks)
-    if everyone.agree(bool(everyone.first_does(stage.begin))):
-        scaling = config.study.scaling
-        with example_reader() as reader:
-            trainer = Trainer(config, everyone, reader)
-            trainer.times(scaling.warmup_steps, everyone)
-            seconds = trainer.times(scaling.steps, everyone).wall
-        training = config.training
-        fovs = ranks * training.virtual_workers * training.batch * training.accumulate
-        facts = {"ranks": ranks, "fovs_per_step": fovs, "seconds": seconds, "ranks_here": everyone.local_size}
-        everyone.first_does(lambda: stage.finish(**facts, cores_here=common_cores(everyone.local_size)))
+    with ExitStack() as held:
+        if everyone.agree(bool(everyone.first_does(lambda: stage.begin_locked(held)))):
+            scaling = config.study.scaling
+            with example_reader() as reader:
+                trainer = Trainer(config, everyone, reader)
+                trainer.times(scaling.warmup_steps, everyone)
+                seconds = trainer.times(scaling.steps, everyone).wall
+            training = config.training
+            fovs = ranks * training.virtual_workers * training.batch * training.accumulate
+            facts = {"ranks": ranks, "fovs_per_step": fovs, "seconds": seconds, "ranks_here": everyone.local_size}
+            everyone.first_does(lambda: stage.finish(**facts, cores_here=common_cores(everyone.local_size)))
     return folder
 
 
@@ -102,14 +104,15 @@ def gather_scaling(config: Config) -> Path:
     points = read_throughput(config)
     rows = scaling_rows(points)
     stage = Stage(folder, {"rows": rows})
-    if not stage.begin():
-        return folder
-    facts = _point_facts(config, points[-1].ranks, 1)
-    write_table(folder / "scaling.csv", COLUMNS, rows)
-    write_json(folder / "scaling.json", {"rows": [dict(zip(COLUMNS, row, strict=True)) for row in rows]})
-    draw_scaling(points, f"{config.run}: throughput over ranks", folder / "scaling.png")
-    write_text(folder / "scaling.md", _page(config, rows, facts))
-    stage.finish()
+    with stage.locked():
+        if not stage.begin():
+            return folder
+        facts = _point_facts(config, points[-1].ranks, 1)
+        write_table(folder / "scaling.csv", COLUMNS, rows)
+        write_json(folder / "scaling.json", {"rows": [dict(zip(COLUMNS, row, strict=True)) for row in rows]})
+        draw_scaling(points, f"{config.run}: throughput over ranks", folder / "scaling.png")
+        write_text(folder / "scaling.md", _page(config, rows, facts))
+        stage.finish()
     return folder
 
 

@@ -2,6 +2,7 @@
 
 import gc
 import time
+from contextlib import ExitStack
 
 import ffn.model  # noqa: F401  (before TensorFlow)
 
@@ -33,20 +34,21 @@ def train_cell(config: Config, cell: Cell) -> Outcome | None:
     """
     ranks = Ranks.start(config.allreduce)
     stage, settings = cell_stage(config, cell), cell_config(config, cell)
-    if not ranks.agree(bool(ranks.first_does(stage.begin))):
-        return read_outcome(config, cell) if ranks.first else None
-    diverged: str | None = None
-    try:
-        train(settings, stage.folder / "train")
-    except DivergedError as error:
-        diverged = str(error)
-    if not ranks.first:
-        return None
-    scores = {} if diverged else last_scores(stage.folder / "train", config.study.lr_study.smoothing)
-    outcome = Outcome(cell, diverged is not None, scores)
-    stage.finish(**outcome_facts(outcome), message=diverged)
-    remove(stage.folder / "train" / "checkpoints")
-    return outcome
+    with ExitStack() as held:
+        if not ranks.agree(bool(ranks.first_does(lambda: stage.begin_locked(held)))):
+            return read_outcome(config, cell) if ranks.first else None
+        diverged: str | None = None
+        try:
+            train(settings, stage.folder / "train")
+        except DivergedError as error:
+            diverged = str(error)
+        if not ranks.first:
+            return None
+        scores = {} if diverged else last_scores(stage.folder / "train", config.study.lr_study.smoothing)
+        outcome = Outcome(cell, diverged is not None, scores)
+        stage.finish(**outcome_facts(outcome), message=diverged)
+        remove(stage.folder / "train" / "checkpoints")
+        return outcome
 
 
 def prepare_cells(config: Config, cells: list[Cell]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ffn.config import Source
 from ffn.errors import FetchError
-from ffn.files import atomic_path, remove, write_json
+from ffn.files import atomic_path, remove, rename, temporary_path, write_json
 from ffn.progress import log
 from ffn.sources.archive import NoSuchRevision, archive_url, extract
 from ffn.sources.catalogue import DATASETS, Dataset
@@ -78,11 +78,9 @@ def _linked(source: Source, folder: Path, dataset: Dataset) -> str | None:
     if problems:
         log(f"The mirror {copy} is not used for the {dataset.title}: {'; '.join(problems)}.")
         return None
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f"{folder.name}.partial")
-    remove(temporary)
-    temporary.symlink_to(copy)
-    temporary.replace(folder)
+    with temporary_path(folder) as link:
+        link.symlink_to(copy)
+        rename(link, folder)
     log(f"{folder} -> {copy} (verified)")
     return str(copy)
 

@@ -24,14 +24,17 @@ def synthesize(config: Config, folder: Path | None = None) -> Path:
     if stage.is_done():
         log(f"{path} is already complete.")
         return path
-    log(f"Synthetic volume of {' x '.join(str(size) for size in settings.shape)} voxels")
-    image, labels = make_volume(config.seed, settings)
-    stage.begin()
-    with create_hdf5_file(path) as file:
-        for name, values in (("image", image), ("labels", labels)):
-            volume = file.add(name, values.shape, values.dtype, settings.voxel_size)
-            for box in blocks(Box.of_shape(values.shape), volume.chunk):
-                volume.write(box, values[box.slices])
-    stage.finish(cells=int(labels.max()), voxels=int(labels.size))
+    with stage.locked():
+        if stage.is_done():
+            return path
+        log(f"Synthetic volume of {' x '.join(str(size) for size in settings.shape)} voxels")
+        image, labels = make_volume(config.seed, settings)
+        stage.begin()
+        with create_hdf5_file(path) as file:
+            for name, values in (("image", image), ("labels", labels)):
+                volume = file.add(name, values.shape, values.dtype, settings.voxel_size)
+                for box in blocks(Box.of_shape(values.shape), volume.chunk):
+                    volume.write(box, values[box.slices])
+        stage.finish(cells=int(labels.max()), voxels=int(labels.size))
     log(f"{path}: {labels.max()} cells")
     return path

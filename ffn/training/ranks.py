@@ -169,6 +169,13 @@ class Ranks:
             raise RankError(f"Rank {self.rank} stops because rank 0 could not go on; see the message of rank 0.")
         return None
 
+    def told(self, text: str) -> str:
+        """Rank 0's `text`, at most 255 bytes of ASCII, known to every rank."""
+        codes = np.zeros(255)
+        if self.first:
+            codes[: len(text)] = list(text.encode("ascii"))
+        return bytes(self.sum(codes).astype(np.uint8)).rstrip(b"\0").decode("ascii")
+
     def agree(self, flag: bool) -> bool:
         """Rank 0's `flag`, known to every rank."""
         return bool(self.sum(np.array([float(flag and self.first)]))[0] > 0)

@@ -11,7 +11,7 @@ from ffn.config import ADDING, FREE, Config
 from ffn.errors import ConfigError
 from ffn.runs import SYNTHETIC, RunPaths
 from ffn.stages import Stage
-from ffn.training.claim import claim
+from ffn.training.admission import admit
 from ffn.training.ending import Company, stop_when_asked
 from ffn.training.layout import KEYS, Layout
 from ffn.training.loop import TrainingLoop, TrainingResult
@@ -66,7 +66,7 @@ def train(
     stage, layout = Stage(folder, settings(config)), Layout.of(config.training, ranks.size)
     company = Company(ranks)
     with ExitStack() as held, company.together(), stop_when_asked(ranks):
-        work = ranks.agree(bool(ranks.first_does(lambda: claim(config, stage, layout, resume, held))))
+        work = ranks.agree(bool(ranks.first_does(lambda: admit(config, stage, layout, resume, held))))
         if not work:
             return TrainingOutcome(folder, ranks.first, None)
         company.meet(folder)

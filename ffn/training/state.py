@@ -4,8 +4,8 @@
     rank-00000.npz, ...             each rank's lanes in mid-example, and its counts for the next row of the curves
     state.json                      step, optimizer, and how the lanes are and were dealt out (`History`)
 
-All ranks write into one `.partial` folder, which rank 0 renames when everyone is done, so a folder with its final
-name is always whole.
+All ranks write into one temporary folder, which rank 0 names, and renames when everyone is done, so a folder with its
+final name is always whole.
 
 Lanes are numbered over all ranks, so another layout can take them up. With as many lanes as before, each goes on where
 it was. Otherwise those that remain finish the example they work on, and from then on all lanes draw examples from
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from ffn.config import Config
 from ffn.errors import CheckpointError, DivergedError
-from ffn.files import remove, sync, write_json
+from ffn.files import partial_path, remove, remove_leftovers, sync, write_json
 from ffn.model.checkpoint import load_weights, read_tensors, save_weights
 from ffn.progress import log
 from ffn.training.lanes import Lanes
@@ -68,8 +68,8 @@ class TrainingState:
                 "training.learning_rate, a warm-up, or training.gradient_clip."
             )
         final = self.folder / f"step-{self.step:08d}"
-        partial = final.with_name(final.name + ".partial")
-        self._ranks.first_does(lambda: _fresh_folder(partial))
+        partial = final.with_name(self._ranks.told(partial_path(final).name))
+        self._ranks.first_does(lambda: partial.mkdir(parents=True))
         self._save_rank(partial)
         if self._ranks.first:
             self._save_shared(partial)
@@ -95,8 +95,7 @@ class TrainingState:
         return step
 
     def _newest(self) -> int:
-        for leftover in self.folder.glob("step-*.partial"):
-            remove(leftover)
+        remove_leftovers(self.folder)
         return latest_step(self.folder)
 
     def _save_rank(self, folder: Path) -> None:
@@ -230,11 +229,6 @@ def _history(folder: Path, record: dict[str, Any]) -> History:
         return History.read(record["layouts"])
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(folder, f"state.json: {error!r}") from error
-
-
-def _fresh_folder(path: Path) -> None:
-    remove(path)
-    path.mkdir(parents=True)
 
 
 def _rank_file(folder: Path, rank: int) -> Path:

@@ -1,17 +1,15 @@
 """Decompressed copies of gzipped volumes, in the user's cache."""
 
-import fcntl
 import gzip
 import hashlib
 import os
 import shutil
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ffn.errors import VolumeError
 from ffn.files import atomic_path
+from ffn.locks import lock
 from ffn.progress import log
 
 
@@ -34,8 +32,7 @@ def gunzipped(path: Path) -> Path:
     copy = cache_folder() / "volumes" / f"{key}-{path.name.removesuffix('.gz')}"
     if copy.exists():
         return copy
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(copy.with_suffix(".lock")):
+    with lock(copy.with_name(f"{copy.name}.lock"), waits=True):
         if not copy.exists():
             log(f"Decompressing {path} to {copy}")
             _decompress(path, copy)
@@ -48,12 +45,3 @@ def _decompress(path: Path, copy: Path) -> None:
             shutil.copyfileobj(source, target, 1 << 20)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise VolumeError(f"{path} is damaged or not gzip ({error}); copy or download it again.") from error
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as handle:
-        # Some cluster file systems have no locks; then two processes may both do the work, which is only slower.
-        with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield

@@ -15,6 +15,7 @@ import pytest
 import rods
 import yaml
 from flooding import Batches, ConnectedNetwork
+from stopping import refused_while_locked
 
 from ffn.agglomeration import run as stage
 from ffn.agglomeration.candidates import listed, merged_ids, read_candidates, write_candidates
@@ -454,6 +455,11 @@ def test_finished_stage_does_nothing_and_other_thresholds_are_refused(run, netwo
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
     with pytest.raises(StageError, match=r"agglomeration\.min_iou: there 0\.8, now 0\.9"):
         agglomerate(configured(run, agglomeration={**rods.values(run)["agglomeration"], "min_iou": 0.9}))
+
+
+def test_one_process_agglomerates(run, network):
+    config = configured(run)
+    refused_while_locked(RunPaths.of(config).agglomerate, lambda: agglomerate(config))
 
 
 def test_one_pair_can_be_looked_at(run, network, capsys):

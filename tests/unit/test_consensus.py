@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from stopping import refused_while_locked
 
 from ffn.assembly.consensus import Pieces, agreed, attractions, contract
 from ffn.assembly.passes import join_passes
@@ -172,6 +173,11 @@ def test_stage(run):
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     join_passes(config, 0)
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
+def test_one_process_joins_the_passes_of_a_sub_volume(run):
+    config, _, folder = run
+    refused_while_locked(folder, lambda: join_passes(config, 0))
 
 
 @pytest.mark.parametrize(("majority", "objects"), [(0.625, 1), (0.7, 2)])

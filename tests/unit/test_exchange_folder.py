@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import reference_files as theirs
 import skimage.measure
+from stopping import refused_while_locked
 
 from ffn.assembly.run import assemble
 from ffn.cli import main
@@ -72,6 +73,10 @@ def test_a_finished_folder_is_left_alone_and_another_is_refused(tmp_path, source
     (out / "done.json").unlink()
     with pytest.raises(StageError, match=r"already holds segmentation\.h5"):
         import_segmentation(source, out)
+
+
+def test_one_process_imports(tmp_path, source):
+    refused_while_locked(tmp_path / "out", lambda: import_segmentation(source, tmp_path / "out"))
 
 
 def test_an_interrupted_import_is_done_again(tmp_path, source):

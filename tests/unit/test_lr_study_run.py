@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from stopping import refused_while_locked
 from tiny_training import environment, run, settings
 
 from ffn.config import parse_config
 from ffn.scaling.cells import Cell, cell_config
-from ffn.scaling.outcomes import read_outcomes
+from ffn.scaling.outcomes import cell_stage, read_outcomes
 from ffn.scaling.paths import StudyPaths
 from ffn.scaling.train_cells import prepare_cells, train_cell
 
@@ -107,6 +108,11 @@ def test_killed_study_goes_on(finished: Path, tmp_path: Path) -> None:
             assert ours.read_bytes() == (cell / "train" / name).read_bytes(), f"{cell.name}: {name}"
     results = [StudyPaths(cells_of(folder).parent).lr_study / "lr_study.json" for folder in (finished, tmp_path)]
     assert json.loads(results[0].read_text()) == json.loads(results[1].read_text())
+
+
+def test_one_process_trains_a_cell(tmp_path: Path) -> None:
+    config, cell = parse_config({**settings(tmp_path, batch=1), "study": STUDY}), Cell(1, 1, 0)
+    refused_while_locked(cell_stage(config, cell).folder, lambda: train_cell(config, cell))
 
 
 def test_divergence_is_a_result(tmp_path: Path) -> None:

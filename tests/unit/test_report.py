@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 from PIL import Image
+from stopping import refused_while_locked
 
 from ffn.config import parse_config
 from ffn.errors import DataError, StageError, VolumeError
@@ -86,6 +87,10 @@ def test_finished_report_is_left_as_it_is(config):
     (folder / "overlay.png").write_bytes(b"kept")
     report_run(config)
     assert (folder / "overlay.png").read_bytes() == b"kept"
+
+
+def test_one_process_writes_the_report(config):
+    refused_while_locked(RunPaths.of(config).report, lambda: report_run(config))
 
 
 def test_report_without_training_and_without_truth(config):

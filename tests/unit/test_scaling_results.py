@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from stopping import refused_while_locked
 from tiny_training import settings
 
 from ffn.config import parse_config
@@ -44,6 +45,12 @@ def test_throughput_against_the_ideal_line(tmp_path):
     assert imread(folder / "scaling.png").std() > 0.02
     assert "4 ranks of the last row shared 2 cores" in (folder / "scaling.md").read_text()
     assert json.loads((folder / "scaling.json").read_text())["rows"][0]["repeats"] == 2
+
+
+def test_one_process_writes_the_result(tmp_path):
+    config = config_of(tmp_path, scaling={"ranks": [1], "repeats": 2})
+    write_points(config, {1: 0.1})
+    refused_while_locked(StudyPaths.of(config).strong, lambda: gather_scaling(config))
 
 
 def test_a_point_that_is_not_measured_is_named(tmp_path):

@@ -18,7 +18,6 @@ from scipy import ndimage
 from ffn.cli import main
 from ffn.config import Config, parse_config
 from ffn.errors import CheckpointError, DataError, GeometryError, StageError
-from ffn.files import only_one
 from ffn.geometry import Box
 from ffn.inference.canvas import Canvas
 from ffn.inference.options import FloodOptions
@@ -26,6 +25,7 @@ from ffn.inference.scene import Scene
 from ffn.inference.state import save_state
 from ffn.inference.subvolume import run_tile, run_tiles
 from ffn.inference.tile import Tile
+from ffn.locks import lock
 from ffn.model.orientation import Orientation
 from ffn.prepare.seeds import coarse_seeds, peak_seeds
 from ffn.volumes import create_hdf5, open_volume
@@ -320,13 +320,11 @@ def test_settings_that_do_not_change_the_result_may_change(tmp_path, inputs, und
 
 
 def test_only_one_process_works_in_a_folder(tmp_path, inputs, undisturbed):
-    output = tmp_path / "claimed"
-    with (
-        only_one(output / "lock"),
-        pytest.raises(StageError, match=r"Another `ffn infer` \(process \d+ on .*\) works in .*claimed"),
-    ):
-        run_tile(configured(), Tile(*inputs, None, output))
-    assert [path.name for path in output.iterdir()] == ["lock"]
+    output = tmp_path / "locked"
+    with lock(output / "lock"):
+        with pytest.raises(StageError, match=r"Another process works in .*locked: process \d+ on .* since 20"):
+            run_tile(configured(), Tile(*inputs, None, output))
+        assert [path.name for path in output.iterdir()] == ["lock"]
     run_tile(configured(), Tile(*inputs, None, output))
     assert contents(output) == contents(undisturbed)
 
@@ -393,6 +391,6 @@ def test_disk_full_while_saving(tmp_path, inputs, undisturbed, monkeypatch, caps
         patch.setattr(np, "savez", savez)
         assert main([*command, "--output", str(output)]) == 2
     assert "ffn: error: the disk is full" in capsys.readouterr().err
-    assert sorted(path.name for path in output.iterdir()) == ["lock", "started.json", "state.npz"]
+    assert sorted(path.name for path in output.iterdir()) == ["started.json", "state.npz"]
     assert main([*command, "--output", str(output)]) == 0
     assert contents(output) == contents(undisturbed)

@@ -55,7 +55,7 @@ def test_command_writes_all_files_and_prints_f1_and_rate(folder: Path) -> None:
     output = folder / "command"
     assert {path.name for path in output.iterdir()} == {
         "checkpoints", "curves.csv", "done.json", "model.ckpt.data-00000-of-00001", "model.ckpt.index", "model.json",
-        "lock", "started.json", "tensorboard", "timing.csv",
+        "started.json", "tensorboard", "timing.csv",
     }  # fmt: skip
     with (output / "curves.csv").open() as file:
         rows = list(csv.reader(file))

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,16 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_training import environment, run, settings, train, train_command, write_config
+from tiny_training import run, settings, train, train_command, write_config
 
 from ffn.config import Config, parse_config
 from ffn.errors import CheckpointError, ConfigError, StageError
-from ffn.files import only_one
+from ffn.locks import lock
 from ffn.model.checkpoint import read_tensors
 from ffn.model.network import build_network
 from ffn.prepare.run import prepare_training
 from ffn.stages import Stage
-from ffn.training.claim import claim
+from ffn.training.admission import admit
 from ffn.training.examples import Example, ExampleSource, LaneStream
 from ffn.training.lanes import Lane, Lanes
 from ffn.training.layout import Layout
@@ -159,45 +157,26 @@ def test_a_finished_run_stays_what_it_is(folder: Path) -> None:
 def test_fewer_examples_than_lanes_are_refused(folder: Path) -> None:
     config = config_of(folder, virtual_workers=500, batch=64)
     with pytest.raises(ConfigError, match=r"data.train has 13824\) than the 32000 that one step takes: 1 ranks x 500"):
-        _claimed(config, folder / "few", Layout.of(config.training, 1))
+        _admitted(config, folder / "few", Layout.of(config.training, 1))
     assert not (folder / "few").exists()
 
 
-def _claimed(config: Config, output: Path, layout: Layout) -> bool:
+def _admitted(config: Config, output: Path, layout: Layout) -> bool:
     with ExitStack() as held:
-        return claim(config, Stage(output, {}), layout, False, held)
+        return admit(config, Stage(output, {}), layout, False, held)
 
 
 @pytest.mark.slow
 def test_only_one_training_works_in_a_folder(folder: Path) -> None:
     config = write_config(folder, "lock.yaml", steps=5)
     output = folder / "locked"
-    with only_one(output / "lock") as holder:
-        assert holder is None
+    with lock(output / "lock"):
         refused = run(train_command(config, "--output", str(output)))
         assert refused.returncode == 2
-        assert f"Another `ffn train` (process {os.getpid()} on " in refused.stderr
-        with pytest.raises(StageError, match="wait until it ends"):
-            _claimed(config_of(folder), output, Layout(1, 1, 2))
+        assert f"Another process works in {output}: process {os.getpid()} on " in refused.stderr
+        with pytest.raises(StageError, match="Wait until it ends"):
+            _admitted(config_of(folder), output, Layout(1, 1, 2))
     train(config, "--output", str(output))
-
-
-def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
-    held = "import sys, pathlib; from ffn.files import only_one\nwith only_one(pathlib.Path(sys.argv[1])):\n"
-    lines = held + "    print('held', flush=True); sys.stdin.read()"
-    other = subprocess.Popen(
-        [sys.executable, "-c", lines, str(tmp_path / "lock")],
-        env=environment(),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    assert other.stdout.readline() == b"held\n"
-    with only_one(tmp_path / "lock") as holder:
-        assert holder.startswith(f"process {other.pid} on ")
-    other.kill()
-    other.communicate()
-    with only_one(tmp_path / "lock") as holder:
-        assert holder is None
 
 
 def test_an_example_is_the_same_in_any_dealing(folder: Path) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 from ffn.config import Config
 from ffn.errors import ConfigError, StageError
-from ffn.files import only_one
 from ffn.preflight import require_training_inputs
 from ffn.prepare.coordinates import CoordinateStream
 from ffn.prepare.run import labelled_files, prepare_inputs
@@ -15,12 +14,11 @@ from ffn.stages import Stage
 from ffn.training.layout import KEYS, History, Layout
 from ffn.training.state import latest_step
 
-LOCK = "lock"
 _RESULTS = ("checkpoints", "curves.csv", "model.ckpt.index", "model.json")
 
 
-def claim(config: Config, stage: Stage, layout: Layout, resume: bool, held: ExitStack) -> bool:
-    """Whether there is work; if so, its input is prepared and the folder claimed until `held` ends.
+def admit(config: Config, stage: Stage, layout: Layout, resume: bool, held: ExitStack) -> bool:
+    """Whether there is work; if so, its input is prepared and the folder locked until `held` ends.
 
     Raises StageError if the folder holds something else or another process works in it, ConfigError if there are fewer
     examples than lanes, and what preparing raises.
@@ -43,13 +41,7 @@ def claim(config: Config, stage: Stage, layout: Layout, resume: bool, held: Exit
     require_training_inputs(config)
     prepare_inputs(config)
     _require_examples(config, layout)
-    holder = held.enter_context(only_one(stage.folder / LOCK))
-    if holder is not None:
-        raise StageError(
-            f"Another `ffn train` ({holder}) works in {stage.folder}: wait until it ends, or stop it. It goes on from "
-            "its last checkpoint when the same command is given again."
-        )
-    return stage.begin()
+    return stage.begin_locked(held)
 
 
 def _refuse_other_layout(config: Config, stage: Stage, layout: Layout) -> None:
