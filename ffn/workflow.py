@@ -13,7 +13,6 @@ that even a batch that is run again keeps what is finished of it.
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,21 +20,20 @@ from typing import Any
 
 import yaml
 
-from ffn.batches import cut
 from ffn.cluster.resources import Asked, launch_line_of, launcher_of, node_hours, refusals
+from ffn.cluster.scatter import Scatter
 from ffn.cluster.site import Site
 from ffn.config import Config, Region
 from ffn.config.inference import OF_CONSENSUS
 from ffn.errors import ConfigError
 from ffn.files import write_text
 from ffn.fingerprint import STAGE_KEYS, trigger
-from ffn.geometry import Box, overlapping_tiles
-from ffn.planning.estimate import chosen_tiles_per_job, consensus_mb, inference_mb
-from ffn.planning.scatter import Scatter
+from ffn.planning.batching import SubvolumeBatches
+from ffn.planning.estimate import consensus_mb, inference_mb
 from ffn.planning.table import outlook
 from ffn.planning.walltime import UNKNOWN_MIN, Stage, stage_minutes
 from ffn.preflight import checked
-from ffn.runs import SYNTHETIC, MarkedBatch, RunPaths
+from ffn.runs import SYNTHETIC, RunPaths
 from ffn.scaling.targets import StudyPlan
 from ffn.stages import settings_hash
 
@@ -203,44 +201,18 @@ class Plan:
         """Marker of what brings the weights; a ready-made checkpoint comes with the data."""
         return [self.marker("train")] if self.trains else []
 
-    @property
-    def tile_count(self) -> int | None:
-        """Sub-volumes of the test region; None if that takes a look at the data."""
-        region, inference = self.config.data.test, self.config.inference
-        if inference.subvolume_size is None:
-            return 1
-        box = region.bounds
-        if box is None and region.image == SYNTHETIC:
-            box = Box.of_shape(self.config.synthetic.shape)
-        if box is None:
-            return None
-        return len(overlapping_tiles(box, inference.subvolume_size, inference.subvolume_overlap))
-
     @cached_property
-    def tiles_per_job(self) -> int:
-        """Sub-volumes that a new batch holds at most."""
-        stated = self.config.inference.tiles_per_job
-        return stated or chosen_tiles_per_job(self.config, self.jobs)
+    def batches(self) -> SubvolumeBatches:
+        """Sub-volumes of the test region as jobs of inference."""
+        return SubvolumeBatches(self.config, self.paths, self.jobs)
 
     def batch_markers(self, checkpoints: Any) -> list[str]:
         """Markers of all batches; `checkpoints` is Snakemake's, asked only where the number of tiles is unknown."""
-        count = self.tile_count
+        count = self.batches.count
         if count is None:
             listing = Path(checkpoints.tiles.get().output.boxes).read_text(encoding="utf-8")
             count = sum("\t" in line for line in listing.splitlines())
-        finished = [marked.batch for marked in self._marked_batches()]
-        return [str(self.paths.infer_jobs / f"{batch}.done") for batch in cut(count, self.tiles_per_job, finished)]
-
-    def forget_lost_batches(self) -> None:
-        """Remove the markers of batches of which a sub-volume was deleted, so that they are made again."""
-        for marked in self._marked_batches():
-            if not all((folder / "done.json").exists() for folder in marked.folders(self.paths)):
-                with suppress(OSError):  # a dry-run may look at results that it cannot change
-                    marked.path.unlink()
-
-    def _marked_batches(self) -> list[MarkedBatch]:
-        found = map(MarkedBatch.read, sorted(self.paths.infer_jobs.glob("*.done")))
-        return [marked for marked in found if marked is not None]
+        return self.batches.markers(count)
 
     @property
     def results(self) -> dict[str, str]:
@@ -331,7 +303,7 @@ class Plan:
 
     def outlook(self) -> list[str]:
         """What inference will take, in a few lines; never an error."""
-        return outlook(self.config, self.jobs, self.tiles_per_job)
+        return outlook(self.config, self.jobs, self.batches.size)
 
     def refusals(self, asked: Iterable[Asked]) -> list[str]:
         """What the queues of a cluster would not take of the rules that have not finished, a sentence each."""
@@ -342,16 +314,10 @@ class Plan:
         """What the run's jobs that are still to do ask of a cluster, in one line; empty on this machine."""
         stages = [one.rule for one in asked if one.rule in _STAGES]
         counts = {rule: 1 - int(Path(self.marker(rule)).exists()) for rule in stages}
-        batches = self._batches_to_do()
+        batches = self.batches.to_do()
         counts |= {"infer": batches * len(self.config.inference.all_passes), "consensus": batches}
         counts |= {f"{stage}_step": self.scatter.unfinished_jobs(stage) for stage in self.scatter.stages}
         return node_hours(asked, counts)
-
-    def _batches_to_do(self) -> int:
-        """0 where that takes a look at the data."""
-        if self.tile_count is None:
-            return 0
-        return sum(not Path(marker).exists() for marker in self.batch_markers(None))
 
     def _is_local(self, resources: Any) -> bool:
         return self.launcher(resources) == "horovodrun"

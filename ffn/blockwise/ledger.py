@@ -13,7 +13,6 @@ first line says which settings the units belong to.
 import io
 import json
 import os
-import socket
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from numpy.typing import NDArray
 
 from ffn.errors import StageError
 from ffn.files import sync
+from ffn.processes import ProcessId
 
 Columns = Mapping[str, NDArray[Any]]
 """Small arrays that a unit leaves, by name."""
@@ -180,7 +180,7 @@ class LedgerWriter:
     folder: Path
     fingerprint: str
     units: int
-    _name: str = field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    _name: str = field(default_factory=lambda: f"{ProcessId.current().name}-{uuid.uuid4().hex[:8]}")
     _lines: io.BufferedWriter | None = None
     _arrays: io.BufferedWriter | None = None
 

@@ -2,10 +2,10 @@
 
 from ffn.config.agglomeration import Agglomeration, Radii
 from ffn.config.assembly import Assembly, overlap_problems
+from ffn.config.cluster import Cluster
 from ffn.config.inference import Inference, Pass
 from ffn.config.load import load_config, parse_config
 from ffn.config.sections import (
-    Cluster,
     Config,
     Data,
     Export,

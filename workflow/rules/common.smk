@@ -42,7 +42,7 @@ else:
     plan.write_config()
 
 if workflow.is_main_process:
-    plan.forget_lost_batches()
+    plan.batches.forget_lost()
 
 # In the rules, params that are functions of `output` or `resources` do not start a rule again when they change; the
 # param `settings` does: it holds what decides the rule's results.

@@ -1,4 +1,4 @@
-if plan.tile_count is None:
+if plan.batches.count is None:
 
     # Only where the size of the test volume is not in the configuration.
     checkpoint tiles:
