@@ -55,7 +55,7 @@ def assemble(config: Config, share: Share = EVERYTHING) -> None:
     stage = Stage(paths.assemble, {**settings, "shard": spec.segmentation.layout.shard})
     steps = BlockwiseStage(stage, tasks_of(spec, found.segments, stage), "ffn assemble", spec.clean)
     worthwhile = -(-box.voxels // _VOXELS_OF_A_WORKER)
-    workers = suitable_workers(rule.workers, min(len(spec.grid), worthwhile), spec.worker_bytes)
+    workers = suitable_workers(rule.workers, min(len(spec.grid), worthwhile))
     if not steps.run(workers, share):
         log(f"{paths.assemble} is already complete.")
     elif stage.done_marker.exists():

@@ -67,7 +67,7 @@ class GlobalIds(Reduce):
         self._spec, self._overlaps = spec, overlaps
 
     def run(self, unit: int) -> Result:
-        ledger = self._overlaps.ledger()
+        ledger = self._overlaps.complete()
         write_evidence(
             self._spec.evidence,
             self._spec.tiles.largest_ids,
@@ -89,7 +89,7 @@ class _Merging(BlockTask):
     remedy = _REMEDY
 
     def __init__(self, spec: AssemblySpec) -> None:
-        self._spec, self.grid = spec, spec.grid
+        self._spec, self.grid, self.unit_bytes = spec, spec.grid, spec.worker_bytes
 
     def read_box(self, unit: int) -> Box:
         part = self.write_box(unit)
@@ -183,7 +183,7 @@ class Touching(BlockTask):
     name, remedy = "touching", _REMEDY
 
     def __init__(self, spec: AssemblySpec, pieces: Step) -> None:
-        self._spec, self._pieces, self.grid = spec, pieces, spec.grid
+        self._spec, self._pieces, self.grid, self.unit_bytes = spec, pieces, spec.grid, spec.worker_bytes
 
     def read_box(self, unit: int) -> Box:
         return self.write_box(unit).widened((1, 1, 1), Box.of_shape(self._spec.shape))
@@ -204,7 +204,7 @@ class Touching(BlockTask):
 
     @cached_property
     def _ledger(self) -> Ledger:
-        return self._pieces.ledger()
+        return self._pieces.complete()
 
     @cached_property
     def _numbers(self) -> DenseNumbers:
@@ -223,7 +223,7 @@ class FoundObjects(Reduce):
         self._spec, self._pieces, self._touching = spec, pieces, touching
 
     def run(self, unit: int) -> Result:
-        pieces = self._pieces.ledger()
+        pieces = self._pieces.complete()
         ids = self._ids_of_labels(pieces) if self._touching is None else self._ids_of_pieces(pieces, self._touching)
         largest = 0
         with atomic_path(self._spec.objects) as partial:
@@ -249,7 +249,7 @@ class FoundObjects(Reduce):
         def blocks_of() -> Iterator[tuple[Ids, NDArray[np.int64]]]:
             return ((columns["names"], columns["voxels"]) for columns in pieces.columns())
 
-        pairs = ((columns["a"], columns["b"]) for columns in touching.ledger().columns())
+        pairs = ((columns["a"], columns["b"]) for columns in touching.complete().columns())
         return iter(joined_pieces(blocks_of, pairs, self._spec.rule.min_size))
 
     def is_intact(self, entry: Entry) -> bool:
@@ -262,7 +262,7 @@ class RenumberedLabels(BlockTask):
     name, remedy = "labels", _REMEDY
 
     def __init__(self, spec: AssemblySpec, pieces: Step) -> None:
-        self._spec, self._pieces, self.grid = spec, pieces, spec.grid
+        self._spec, self._pieces, self.grid, self.unit_bytes = spec, pieces, spec.grid, spec.worker_bytes
 
     def run(self, unit: int) -> Result:
         place = self.write_box(unit)
@@ -276,7 +276,7 @@ class RenumberedLabels(BlockTask):
 
     @cached_property
     def _offsets(self) -> NDArray[np.int64]:
-        return _offsets(self._pieces.ledger())
+        return _offsets(self._pieces.complete())
 
     @cached_property
     def _ids(self) -> NDArray[np.uint64]:
@@ -302,7 +302,7 @@ class Summary(Reduce):
         self._spec, self._segments, self._ids, self._objects = spec, segments, ids, objects
 
     def run(self, unit: int) -> Result:
-        spec, found = self._spec, self._ids.ledger()[0].facts
+        spec, found = self._spec, self._ids.facts()
         unused = sum(spec.tiles.largest_ids) - self._segments
         facts = {
             "tiles": len(spec.tiles.boxes),
@@ -319,7 +319,7 @@ class Summary(Reduce):
 
     def _count(self, largest_id: int) -> int:
         """Objects that have voxels in the result."""
-        objects = self._objects.ledger()
+        objects = self._objects.complete()
         if self._spec.looks_twice:
             return int(objects[0].facts["objects"])
         present = np.zeros(largest_id + 1, np.bool_)

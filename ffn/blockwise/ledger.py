@@ -91,6 +91,9 @@ class Ledger:
         return unit in self._entries
 
     def __getitem__(self, unit: int) -> Entry:
+        """The entry of a unit. Raises StageError where it is not done."""
+        if unit not in self:
+            raise StageError(f"{self.folder}: unit {unit} of {self.units} is not done.")
         return self._entries[unit]
 
     @property
@@ -136,10 +139,14 @@ class Ledger:
         """Take in the lines that were added since, by the processes of one job or of all. Raises StageError for units
         of other settings."""
         for path in sorted(self.folder.glob(f"{job}/*.jsonl")):
-            with path.open("rb") as file:
-                begin = self._read.get(path, 0)
-                file.seek(begin)
-                whole = file.read()
+            begin = self._read.get(path, 0)
+            try:
+                with path.open("rb") as file:
+                    file.seek(begin)
+                    whole = file.read()
+            except FileNotFoundError:
+                # Another process has just ended the stage.
+                continue
             # A line without its end was cut by a kill, or is just being written.
             whole = whole[: whole.rfind(b"\n") + 1]
             lines = whole.splitlines()

@@ -21,13 +21,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import psutil
-
 from ffn.blockwise.task import Result, Task
 from ffn.errors import WorkerError
 
 _SHARE_OF_MEMORY = 0.8
-"""Of what is free; the rest is for what nobody has counted."""
+"""The rest is for what nobody has counted."""
 
 
 def usable_cores() -> int:
@@ -35,25 +33,34 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def library_threads() -> int:
+    """Threads for a library's call: 0, which means all cores, or 1 in a worker process, of which each core has one."""
+    return 0 if parent_process() is None else 1
+
+
 def usable_memory() -> int:
-    """Bytes that this process and its like may use: what is free, within the limits of a job."""
-    free = psutil.virtual_memory().available
-    for path in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
-        with suppress(OSError, ValueError):  # `max`, or no such limit
-            free = min(free, int(path.read_text(encoding="utf-8")))
-    return free
+    """Bytes that this process and its workers may take: those of the machine, or of the job that it runs in."""
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    with suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines():
+            _, controllers, path = line.split(":", 2)
+            root, name = Path("/sys/fs/cgroup"), "memory.max"
+            if "memory" in controllers.split(","):
+                root, name = root / "memory", "memory.limit_in_bytes"
+            group = root / path.lstrip("/")
+            limits += [_limit(folder / name) for folder in (group, *group.parents) if (folder / name).is_file()]
+    return min(limit for limit in limits if limit > 0)
 
 
-def suitable_workers(configured: int, units: int, unit_bytes: int) -> int:
-    """Processes for a step.
+def _limit(path: Path) -> int:
+    """The number in a file; 0 where it holds none."""
+    text = path.read_text(encoding="ascii").strip()
+    return int(text) if text.isdigit() else 0
 
-    Args:
-        configured: By the user; 0 = as many as there are cores, units and memory for.
-        units: To be done.
-        unit_bytes: What a process holds.
-    """
-    fitting = int(_SHARE_OF_MEMORY * usable_memory()) // max(unit_bytes, 1)
-    return configured or max(min(usable_cores(), units, fitting), 1)
+
+def suitable_workers(configured: int, units: int) -> int:
+    """Processes for a stage of so many units worth a process; `configured` by the user, 0 = one for each core."""
+    return configured or max(min(usable_cores(), units), 1)
 
 
 class Pool:
@@ -89,7 +96,7 @@ class Pool:
         Raises what the task raises; WorkerError where a process was killed or memory ran out.
         """
         try:
-            if self.workers == 1 or len(task) == 1:
+            if self.workers == 1 or len(task) == 1 or task.takes_machine:
                 yield from ((unit, task.run(unit)) for unit in units)
             else:
                 yield from self._side_by_side(task, iter(units))
@@ -105,6 +112,8 @@ class Pool:
 
     def _side_by_side(self, task: Task, units: Iterator[int]) -> Iterator[tuple[int, Result]]:
         pool, stored = self._started(), self._stored(task)
+        room = int(_SHARE_OF_MEMORY * usable_memory())
+        at_once = min(self.workers, max(room // task.unit_bytes, 1)) if task.unit_bytes else self.workers
         under_way: dict[Future[Result], int] = {}
 
         def begin_next() -> None:
@@ -112,7 +121,7 @@ class Pool:
                 under_way[pool.submit(_run, stored, unit)] = unit
                 return
 
-        for _ in range(self.workers):
+        for _ in range(at_once):
             begin_next()
         while under_way:
             ended, _ = wait_for(under_way, return_when=FIRST_COMPLETED)

@@ -10,17 +10,18 @@ first does what others have left.
 """
 
 import re
+import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ffn.blockwise.grid import part_of
 from ffn.blockwise.ledger import Ledger, LedgerWriter
 from ffn.blockwise.pool import Pool
 from ffn.blockwise.task import Reduce, Task
 from ffn.errors import StageError
-from ffn.files import remove
 from ffn.peers import ALONE, Peer
 from ffn.progress import Progress
 from ffn.stages import Stage, settings_hash
@@ -86,6 +87,21 @@ class Step:
         """What is done of the step at this moment."""
         return Ledger(self.folder, self.fingerprint, self.units)
 
+    def complete(self) -> Ledger:
+        """What all of its units left: for a later task that reads it.
+
+        Raises StageError where a unit is missing. A process that comes late may find nothing, as another one has ended
+        the stage meanwhile; it must not take that for a step without results.
+        """
+        ledger = self.ledger()
+        if not ledger.is_complete:
+            raise StageError(f"{self.folder}: {self.units - len(ledger)} of its {self.units} units are not done.")
+        return ledger
+
+    def facts(self) -> Mapping[str, Any]:
+        """What a step of a single unit noted. Raises StageError where it is not done."""
+        return self.complete()[0].facts
+
 
 class BlockwiseStage:
     """A stage's folder and the steps that fill it.
@@ -129,13 +145,17 @@ class BlockwiseStage:
         try:
             with Pool(workers) as pool:
                 for task in chosen:
+                    if self.stage.done_marker.exists():
+                        break
                     self._do(task, pool, share.part if share.step else JobPart(), share.peer)
+            if chosen[-1] is self.tasks[-1]:
+                self._finish(chosen[-1])
         except (StageError, OSError):
             # Another process that works here may have ended the stage and cleared what this one was about to read.
             if not self.stage.done_marker.exists():
                 raise
-        if chosen[-1] is self.tasks[-1]:
-            self._finish(chosen[-1])
+        if self.stage.done_marker.exists():
+            self._clear()
         return True
 
     def _finish(self, last: Task) -> None:
@@ -143,15 +163,16 @@ class BlockwiseStage:
         ledger = self.step_of(self.stage, last).ledger()
         if ledger.is_complete and not self.stage.done_marker.exists():
             self.stage.finish(**(ledger[0].facts if isinstance(last, Reduce) else {}))
-        if self.stage.done_marker.exists():
-            self._clear()
 
     def _do(self, task: Task, pool: Pool, part: JobPart, peer: Peer) -> None:
         """Do the units of one part of a step that nobody has done."""
-        step = self.step_of(self.stage, task)
         if task is not self.tasks[0]:
             self._require(self.tasks[self.tasks.index(task) - 1], looks=peer.rank == 0)
+        step = self.step_of(self.stage, task)
         ledger, units = step.ledger(), part.units(len(task))
+        if self.stage.done_marker.exists():
+            # Another process has ended the stage: an empty ledger is one that was cleared.
+            return
         ledger.forget(lambda entry: entry.unit in units and not task.is_intact(entry))
         total = sum(task.size(unit) for unit in units)
         done = total - sum(task.size(unit) for unit in ledger.missing(units))
@@ -168,7 +189,7 @@ class BlockwiseStage:
 
     def _todo(self, task: Task, ledger: Ledger, units: range, part: JobPart, peer: Peer) -> Iterator[Iterator[int]]:
         """First this process' own share, then, again and again, what others have left, until all is done."""
-        yield _undone(ledger, _begun_elsewhere(list(units[peer.rank :: peer.size]), ledger.processes), part)
+        yield self._undone(ledger, _begun_elsewhere(list(units[peer.rank :: peer.size]), ledger.processes), part)
         waited = time.monotonic()
         while True:
             ledger.refresh(str(part))
@@ -179,7 +200,20 @@ class BlockwiseStage:
                 time.sleep(1.0)
                 continue
             # From the end: whoever left them is likely to be at the front of its own.
-            yield _undone(ledger, missing[::-1], part)
+            yield self._undone(ledger, missing[::-1], part)
+
+    def _undone(self, ledger: Ledger, units: Sequence[int], part: JobPart) -> Iterator[int]:
+        """Those of `units` that nobody has done by the time they are asked for."""
+        looked = time.monotonic()
+        for unit in units:
+            if time.monotonic() - looked > _REFRESH_S:
+                # Whoever ended the stage has removed its ledgers: they say nothing more.
+                if self.stage.done_marker.exists():
+                    return
+                ledger.refresh(str(part))
+                looked = time.monotonic()
+            if unit not in ledger:
+                yield unit
 
     def _require(self, earlier: Task, looks: bool) -> None:
         """Raise StageError where the step before is not complete or, where this process `looks`, left damaged files."""
@@ -197,18 +231,8 @@ class BlockwiseStage:
         """Remove what only an unfinished stage needs; the ledgers last, so that a kill leaves it to the next run."""
         if (self.stage.folder / STEPS).exists():
             self._clean()
-            remove(self.stage.folder / STEPS)
-
-
-def _undone(ledger: Ledger, units: Sequence[int], part: JobPart) -> Iterator[int]:
-    """Those of `units` that nobody has done by the time they are asked for."""
-    looked = time.monotonic()
-    for unit in units:
-        if time.monotonic() - looked > _REFRESH_S:
-            ledger.refresh(str(part))
-            looked = time.monotonic()
-        if unit not in ledger:
-            yield unit
+            # Other processes may be removing the same, or noting a last unit that someone else has done too.
+            shutil.rmtree(self.stage.folder / STEPS, ignore_errors=True)
 
 
 def _begun_elsewhere(units: list[int], processes: int) -> list[int]:
