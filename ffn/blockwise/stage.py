@@ -10,6 +10,7 @@ first does what others have left.
 """
 
 import re
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,6 @@ from ffn.blockwise.ledger import Ledger, LedgerWriter
 from ffn.blockwise.pool import Pool
 from ffn.blockwise.task import Reduce, Task
 from ffn.errors import StageError
-from ffn.files import remove
 from ffn.peers import ALONE, Peer
 from ffn.progress import Progress
 from ffn.stages import Stage, settings_hash
@@ -86,6 +86,17 @@ class Step:
         """What is done of the step at this moment."""
         return Ledger(self.folder, self.fingerprint, self.units)
 
+    def complete(self) -> Ledger:
+        """What all of its units left: what a later task asks for that reads it.
+
+        Raises StageError where a unit is missing. A process that comes late may find nothing, as another one has ended
+        the stage meanwhile; it must not take that for a step without results.
+        """
+        ledger = self.ledger()
+        if not ledger.is_complete:
+            raise StageError(f"{self.folder}: {self.units - len(ledger)} of its {self.units} units are not done.")
+        return ledger
+
 
 class BlockwiseStage:
     """A stage's folder and the steps that fill it.
@@ -124,21 +135,22 @@ class BlockwiseStage:
         if not chosen:
             raise StageError(f"{self.command} has no step {share.step}; there are {', '.join(self.steps)}.")
         if not self.stage.begin():
-            self._clear()
+            self.clear(self.stage)
             return False
         try:
             with Pool(workers) as pool:
                 for task in chosen:
                     self._do(task, pool, share.part if share.step else JobPart(), share.peer)
+            if chosen[-1] is self.tasks[-1]:
+                last = self.step(chosen[-1]).ledger()
+                if last.is_complete and not self.stage.done_marker.exists():
+                    self.stage.finish(**last[0].facts)
         except (StageError, OSError):
             # Another process that works here may have ended the stage and cleared what this one was about to read.
             if not self.stage.done_marker.exists():
                 raise
         if chosen[-1] is self.tasks[-1]:
-            last = self.step(chosen[-1]).ledger()
-            if last.is_complete and not self.stage.done_marker.exists():
-                self.stage.finish(**last[0].facts)
-            self._clear()
+            self.clear(self.stage)
         return True
 
     def _do(self, task: Task, pool: Pool, part: JobPart, peer: Peer) -> None:
@@ -147,6 +159,9 @@ class BlockwiseStage:
         if task is not self.tasks[0]:
             self._require(self.tasks[self.tasks.index(task) - 1], looks=peer.rank == 0)
         ledger, units = step.ledger(), part.units(len(task))
+        if self.stage.done_marker.exists():
+            # Another process has ended the stage: an empty ledger is one that was cleared.
+            return
         ledger.forget(lambda entry: entry.unit in units and not task.is_intact(entry))
         total = sum(task.size(unit) for unit in units)
         done = total - sum(task.size(unit) for unit in ledger.missing(units))
@@ -163,7 +178,7 @@ class BlockwiseStage:
 
     def _todo(self, task: Task, ledger: Ledger, units: range, part: JobPart, peer: Peer) -> Iterator[Iterator[int]]:
         """First this process' own share, then, again and again, what others have left, until all is done."""
-        yield _undone(ledger, _begun_elsewhere(list(units[peer.rank :: peer.size]), ledger.processes), part)
+        yield self._undone(ledger, _begun_elsewhere(list(units[peer.rank :: peer.size]), ledger.processes), part)
         waited = time.monotonic()
         while True:
             ledger.refresh(str(part))
@@ -174,7 +189,19 @@ class BlockwiseStage:
                 time.sleep(1.0)
                 continue
             # From the end: whoever left them is likely to be at the front of its own.
-            yield _undone(ledger, missing[::-1], part)
+            yield self._undone(ledger, missing[::-1], part)
+
+    def _undone(self, ledger: Ledger, units: Sequence[int], part: JobPart) -> Iterator[int]:
+        """Those of `units` that nobody has done by the time they are asked for."""
+        looked = time.monotonic()
+        for unit in units:
+            if time.monotonic() - looked > _REFRESH_S:
+                if self.stage.done_marker.exists():
+                    return
+                ledger.refresh(str(part))
+                looked = time.monotonic()
+            if unit not in ledger:
+                yield unit
 
     def _require(self, earlier: Task, looks: bool) -> None:
         """Raise StageError where the step before is not complete or, where this process `looks`, left damaged files."""
@@ -187,20 +214,10 @@ class BlockwiseStage:
                 f"{earlier.name} are not done. Run `{self.command} --step {earlier.name}` first; what is done is kept."
             )
 
-    def _clear(self) -> None:
-        """Remove what only an unfinished stage needs."""
-        remove(self.stage.folder / STEPS)
-
-
-def _undone(ledger: Ledger, units: Sequence[int], part: JobPart) -> Iterator[int]:
-    """Those of `units` that nobody has done by the time they are asked for."""
-    looked = time.monotonic()
-    for unit in units:
-        if time.monotonic() - looked > _REFRESH_S:
-            ledger.refresh(str(part))
-            looked = time.monotonic()
-        if unit not in ledger:
-            yield unit
+    @staticmethod
+    def clear(stage: Stage) -> None:
+        """Remove what only an unfinished stage needs; other processes may be removing it too."""
+        shutil.rmtree(stage.folder / STEPS, ignore_errors=True)
 
 
 def _begun_elsewhere(units: list[int], processes: int) -> list[int]:
