@@ -11,7 +11,7 @@ import numpy as np
 from ffn.blockwise import EVERYTHING, BlockwiseStage, Entry, Pool, Reduce, Result, Share, Step
 from ffn.config import Config
 from ffn.errors import ConfigError, DataError, StageError
-from ffn.evaluation.contingency import Contingency
+from ffn.evaluation.contingency import Contingency, Ids
 from ffn.evaluation.scores import TREATMENTS, coverage, score
 from ffn.evaluation.table import scores_table
 from ffn.evaluation.tables import Pair, Tables, table_of
@@ -167,9 +167,15 @@ def scores_of(pair: Pair, table: Contingency, worst: int) -> dict[str, Any]:
 def _sizes(table: Contingency) -> dict[str, int]:
     return {
         "voxels": table.voxels,
-        "truth_bodies": int(np.unique(table.truth).size),
-        "segments": int(np.unique(table.segmentation[table.segmentation != 0]).size),
+        "truth_bodies": _different(table.truth),
+        "segments": _different(table.segmentation[table.segmentation != 0]),
     }
+
+
+def _different(ids: Ids) -> int:
+    # Sorted: np.unique hashes them, which takes 20 times as long for millions of different ids.
+    ids = np.sort(ids)
+    return int(np.count_nonzero(ids[1:] != ids[:-1])) + min(ids.size, 1)
 
 
 def write_scores(result: dict[str, Any], output: Path) -> str:

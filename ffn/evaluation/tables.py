@@ -61,10 +61,7 @@ class Tables(BlockTask):
     """
 
     name = "tables"
-    remedy = (
-        "Give the job more memory, or fewer cores: a process holds a block of both volumes, about 100 MB, and a table "
-        "of how many voxels each body shares with each segment."
-    )
+    remedy = "Give the job more memory, or fewer cores: each process takes about 0.5 GB."
 
     def __init__(self, pair: Pair, grid: Grid) -> None:
         self.pair, self.grid = pair, grid
