@@ -183,21 +183,36 @@ def test_killed_between_the_scores_and_the_marker(run, monkeypatch):
     assert_scored(run)
 
 
+def overtaken(run, monkeypatch, owner, name) -> list[str | None]:
+    """When `name` is called first, another evaluation ends the whole stage before; returns what that one printed."""
+    real, others = getattr(owner, name), []
+
+    def call(*arguments, **more):
+        if not others:
+            others.append(None)
+            others[0] = evaluate_run(load_config(run))
+        return real(*arguments, **more)
+
+    monkeypatch.setattr(owner, name, call)
+    return others
+
+
 @pytest.mark.parametrize(
     ("owner", "name"),
     [(Stage, "begin"), (Tables, "run"), (Scoring, "run"), (Ledger, "columns"), (Ledger, "refresh"), (Stage, "finish")],
 )
 def test_another_process_ends_the_stage_meanwhile(run, monkeypatch, owner, name):
-    config, real, others = load_config(run), getattr(owner, name), []
+    others = overtaken(run, monkeypatch, owner, name)
+    assert [evaluate_run(load_config(run))] == others
+    assert_scored(run)
 
-    def overtaken(*arguments, **more):
-        if not others:
-            others.append("has begun")
-            others.append(evaluate_run(config))
-        return real(*arguments, **more)
 
-    monkeypatch.setattr(owner, name, overtaken)
-    assert evaluate_run(config) == others[1]
+def test_a_process_that_comes_late_does_nothing_again(run, monkeypatch):
+    units, work = [], Tables.run
+    monkeypatch.setattr(Tables, "run", lambda self, unit: units.append(unit) or work(self, unit))
+    overtaken(run, monkeypatch, Ledger, "refresh")
+    evaluate_run(load_config(run))
+    assert units == list(range(UNITS))
     assert_scored(run)
 
 
