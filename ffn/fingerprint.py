@@ -2,13 +2,17 @@
 Snakemake, which starts a rule again when they change."""
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from ffn.config import Config
 from ffn.config.inference import WITHOUT_EFFECT as INFERENCE_WITHOUT_EFFECT
+from ffn.runs import labels_uri
 
-STAGE_KEYS = {"assemble": ("assembly", "agglomeration.enabled", "data.test")}
+STAGE_KEYS = {
+    "assemble": ("assembly", "agglomeration.enabled", "data.test"),
+    "evaluate": ("data.test",),
+}
 """Keys of the configuration that a blockwise stage reads."""
 
 _WITHOUT_EFFECT: dict[str, Collection[str]] = {
@@ -22,11 +26,7 @@ _WITHOUT_EFFECT: dict[str, Collection[str]] = {
 
 def fingerprint(config: Config, stage: str) -> dict[str, Any]:
     """The settings (JSON) of a stage by its name; what it reads, its inputs' digests and its grid come beside them."""
-    if stage == "assemble":
-        # With agglomeration gaps are filled behind it, and not before.
-        fill = {"fill_nm": 0.0} if config.agglomeration.enabled else {}
-        return {"assembly": {**_effective(config.model_dump(mode="json"), "assembly"), **fill}}
-    raise KeyError(stage)
+    return _SETTINGS[stage](config)
 
 
 def trigger(values: Mapping[str, Any], keys: Iterable[str], without: Collection[str] = ()) -> str:
@@ -39,6 +39,20 @@ def trigger(values: Mapping[str, Any], keys: Iterable[str], without: Collection[
     """
     found = {key: _effective(values, key, without) for key in keys}
     return json.dumps(found, sort_keys=True)
+
+
+def _assemble(config: Config) -> dict[str, Any]:
+    # With agglomeration gaps are filled behind it, and not before.
+    fill = {"fill_nm": 0.0} if config.agglomeration.enabled else {}
+    return {"assembly": {**_effective(config.model_dump(mode="json"), "assembly"), **fill}}
+
+
+def _evaluate(config: Config) -> dict[str, Any]:
+    region = config.data.test
+    return {"truth": labels_uri(config, region), "box": region.box}
+
+
+_SETTINGS: dict[str, Callable[[Config], dict[str, Any]]] = {"assemble": _assemble, "evaluate": _evaluate}
 
 
 def _effective(values: Mapping[str, Any], key: str, without: Collection[str] = ()) -> Any:

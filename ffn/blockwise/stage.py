@@ -231,8 +231,12 @@ class BlockwiseStage:
         """Remove what only an unfinished stage needs; the ledgers last, so that a kill leaves it to the next run."""
         if (self.stage.folder / STEPS).exists():
             self._clean()
-            # Other processes may be removing the same, or noting a last unit that someone else has done too.
-            shutil.rmtree(self.stage.folder / STEPS, ignore_errors=True)
+            self.clear(self.stage)
+
+    @staticmethod
+    def clear(stage: Stage) -> None:
+        """Remove the ledgers of a stage; other processes may be removing them too, or noting a last unit."""
+        shutil.rmtree(stage.folder / STEPS, ignore_errors=True)
 
 
 def _begun_elsewhere(units: list[int], processes: int) -> list[int]:

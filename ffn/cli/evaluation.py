@@ -3,12 +3,14 @@
 import argparse
 from pathlib import Path
 
-from ffn.cli.options import add_command, box_option
+from ffn.cli.options import add_blockwise, add_command, box_option, share_of
 
 _EXAMPLES = """\
   ffn evaluate --truth groundtruth.h5.gz --segmentation segmentation.h5:labels --output scores.json
   ffn evaluate --truth truth.h5:labels --segmentation seg.zarr --box 150:250,0:250,0:250 --output scores.json
   ffn evaluate --config config.yaml
+  ffn evaluate --config config.yaml --step tables --part 2/5
+  ffn evaluate --config config.yaml --step scores
 """
 
 
@@ -29,6 +31,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="scores.json; the table goes beside it as .md")
     parser.add_argument("--worst", type=_count, metavar="N", help="list the N worst splits and merges (default 10)")
+    add_blockwise(parser)
     parser.set_defaults(run=lambda args: _run(parser, args))
 
 
@@ -47,8 +50,14 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         given = [f"--{name}" for name in single if getattr(args, name) is not None]
         if given:
             parser.error(f"{', '.join(given)} cannot be combined with --config: the run decides them")
-        print(evaluate_run(load_config(args.config)), end="")
+        share = share_of(parser, args)
+        table = evaluate_run(load_config(args.config), share)
+        if table is not None and share.peer.rank == 0:
+            print(table, end="")
         return
+    given = [f"--{name}" for name in ("step", "part", "ranks") if getattr(args, name) is not None]
+    if given:
+        parser.error(f"{', '.join(given)} goes with --config: two volumes are compared as a whole")
     missing = [f"--{name}" for name in ("segmentation", "output") if getattr(args, name) is None]
     if missing:
         parser.error(f"--truth also needs {' and '.join(missing)}")

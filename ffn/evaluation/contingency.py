@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from ffn.errors import VolumeError
 from ffn.geometry import ZYX, Box, blocks
-from ffn.progress import Progress
 from ffn.volumes import Volume
 
 Ids = npt.NDArray[np.uint64]
@@ -48,26 +48,31 @@ class Contingency:
             raise VolumeError(
                 f"Ground truth has shape {truth.shape} and segmentation {segmentation.shape}; they must be equal."
             )
-        t, s = _ids(truth, "Ground truth"), _ids(segmentation, "Segmentation")
-        if t.size == 0:
+        if truth.size == 0:
             return cls.empty()
-        # Neighbours along a line mostly have the same pair: sorting runs instead of voxels is many times less work.
-        first = np.concatenate(([True], (t[1:] != t[:-1]) | (s[1:] != s[:-1])))
-        starts = np.flatnonzero(first)
-        lengths = np.diff(starts, append=t.size)
-        known = t[starts] != 0
-        return _merged(t[starts][known], s[starts][known], lengths[known])
+        t, s = np.ravel(truth), np.ravel(segmentation)
+        # Neighbours along a line mostly have the same pair: runs are many times fewer than voxels.
+        starts = _first_of_equals(t, s)
+        pairs = {
+            "truth": _ids(t[starts], "Ground truth"),
+            "segmentation": _ids(s[starts], "Segmentation"),
+            "count": np.diff(starts, append=t.size),
+        }
+        # Runs repeat the same few pairs, so these are hashed; only the pairs are sorted.
+        grouped = pa.table(pairs).group_by(["truth", "segmentation"], use_threads=False).aggregate([("count", "sum")])
+        table = _added([cls(*(grouped[name].to_numpy() for name in ("truth", "segmentation", "count_sum")))])
+        return table.select(table.truth != 0)
 
     @classmethod
     def sum(cls, tables: Iterable["Contingency"]) -> "Contingency":
-        """Add tables as they come, holding little more than the result and one table."""
-        total, pending, rows = cls.empty(), [], 0
+        """Add tables, in any order, as they come, holding little more than the result and one table."""
+        kept, rows = [cls.empty()], 0
         for table in tables:
-            pending.append(table)
+            kept.append(table)
             rows += table.count.size
-            if rows > max(_ROWS_KEPT_APART, total.count.size):
-                total, pending, rows = _added([total, *pending]), [], 0
-        return _added([total, *pending])
+            if rows > max(_ROWS_KEPT_APART, kept[0].count.size // 4):
+                kept, rows = [_added(kept)], 0
+        return _added(kept)
 
     def __add__(self, other: "Contingency") -> "Contingency":
         return _added([self, other])
@@ -82,51 +87,60 @@ class Contingency:
         return Contingency(self.truth[rows], self.segmentation[rows], self.count[rows])
 
 
-def contingency_of_volumes(truth: Volume, segmentation: Volume, block: ZYX = DEFAULT_BLOCK) -> Contingency:
-    """Table of two volumes of the same shape, read block by block (zyx voxels); memory grows with the block only.
+def contingency_of_volumes(
+    truth: Volume, segmentation: Volume, block: ZYX = DEFAULT_BLOCK, box: Box | None = None
+) -> Contingency:
+    """Table of two volumes of the same shape, or of a box of them, read block by block (zyx voxels); memory grows with
+    the block only.
 
     Raises VolumeError where the shapes differ, naming both.
     """
+    require_same_shape(truth, segmentation)
+    return Contingency.sum(
+        Contingency.of_arrays(truth.read(piece), segmentation.read(piece))
+        for piece in blocks(box or Box.of_shape(truth.shape), block)
+    )
+
+
+def require_same_shape(truth: Volume, segmentation: Volume) -> None:
+    """Raise VolumeError, naming both, where the two do not cover the same voxels."""
     if tuple(truth.shape) != tuple(segmentation.shape):
         raise VolumeError(
             f"Ground truth {truth.uri} has shape {_text(truth.shape)} and segmentation {segmentation.uri} "
             f"{_text(segmentation.shape)} (z,y,x); they must cover the same voxels. Use --box to choose them."
         )
-    pieces = list(blocks(Box.of_shape(truth.shape), block))
-    with Progress("evaluate", len(pieces), "blocks") as progress:
-
-        def tables() -> Iterable[Contingency]:
-            for piece in pieces:
-                yield Contingency.of_arrays(truth.read(piece), segmentation.read(piece))
-                progress.advance()
-
-        return Contingency.sum(tables())
 
 
 def _added(tables: list[Contingency]) -> Contingency:
-    return _merged(
-        np.concatenate([table.truth for table in tables]),
-        np.concatenate([table.segmentation for table in tables]),
-        np.concatenate([table.count for table in tables]),
-    )
-
-
-def _merged(truth: Ids, segmentation: Ids, count: Counts) -> Contingency:
+    """The sum of tables; the list is empty afterwards, so that they need no memory while their sum is made."""
+    truth = np.concatenate([table.truth for table in tables])
+    segmentation = np.concatenate([table.segmentation for table in tables])
+    count = np.concatenate([table.count for table in tables])
+    tables.clear()
     if count.size == 0:
         return Contingency.empty()
     order = np.lexsort((segmentation, truth))
     truth, segmentation, count = truth[order], segmentation[order], count[order]
-    first = np.concatenate(([True], (truth[1:] != truth[:-1]) | (segmentation[1:] != segmentation[:-1])))
-    starts = np.flatnonzero(first)
+    del order
+    starts = _first_of_equals(truth, segmentation)
     return Contingency(truth[starts], segmentation[starts], np.add.reduceat(count, starts))
+
+
+def _first_of_equals(a: npt.NDArray[np.integer], b: npt.NDArray[np.integer]) -> npt.NDArray[np.intp]:
+    """Where a pair of two columns differs from the one before it; the first place always is there. Not for none."""
+    differs = np.empty(a.size, bool)
+    differs[0] = True
+    np.not_equal(a[1:], a[:-1], out=differs[1:])
+    differs[1:] |= b[1:] != b[:-1]
+    return np.flatnonzero(differs)
 
 
 def _ids(labels: npt.NDArray[np.integer], name: str) -> Ids:
     if labels.dtype.kind not in "uib":
         raise VolumeError(f"{name} has dtype {labels.dtype}; labels must be whole numbers.")
-    if labels.dtype.kind == "i" and labels.size and int(labels.min()) < 0:
+    if labels.dtype.kind == "i" and int(labels.min()) < 0:
         raise VolumeError(f"{name} has the negative label {int(labels.min())}; labels must be 0 (unknown) or greater.")
-    return np.ascontiguousarray(labels).reshape(-1).astype(np.uint64, copy=False)
+    return labels.astype(np.uint64, copy=False)
 
 
 def _text(shape: ZYX) -> str:

@@ -1,28 +1,35 @@
 """From two volumes, or a run, to scores.json and scores.md."""
 
 import json
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ffn.blockwise import EVERYTHING, BlockwiseStage, Entry, Pool, Reduce, Result, Share, Step
 from ffn.config import Config
-from ffn.errors import ConfigError, DataError, StageError, VolumeError
-from ffn.evaluation.contingency import DEFAULT_BLOCK, Contingency, contingency_of_volumes
+from ffn.errors import ConfigError, DataError, StageError
+from ffn.evaluation.contingency import Contingency, Ids
 from ffn.evaluation.scores import TREATMENTS, coverage, score
 from ffn.evaluation.table import scores_table
+from ffn.evaluation.tables import Pair, Tables, table_of
 from ffn.evaluation.worst import worst_merges, worst_splits
 from ffn.files import write_json, write_text
-from ffn.geometry import ZYX, Box
+from ffn.fingerprint import fingerprint
+from ffn.geometry import Box
+from ffn.progress import Progress
 from ffn.runs import RunPaths, labels_uri
 from ffn.stages import Stage, done_digest
-from ffn.volumes import Volume, open_labels
 
 WORST = 10
+_GRID = "block"
+"""What the settings call the size of the blocks, in which only an unfinished evaluation must agree."""
 
 
 def evaluate(
-    truth_uri: str, segmentation_uri: str, box: Box | None = None, worst: int = WORST, block: ZYX = DEFAULT_BLOCK
+    truth_uri: str, segmentation_uri: str, box: Box | None = None, worst: int = WORST, workers: int | None = 1
 ) -> dict[str, Any]:
     """Score a segmentation; the result is what scores.json holds.
 
@@ -31,17 +38,105 @@ def evaluate(
         segmentation_uri: labels, 0 = background; of the shape of the truth, or of the box.
         box: voxels (zyx) of the truth to score; also taken from the segmentation if that has the truth's shape.
         worst: how many of the worst splits and merges to list.
-        block: voxels (zyx) read at once.
+        workers: processes; None = one for each core, for a small volume fewer.
 
     Raises VolumeError for volumes that do not fit, DataError where nothing in the truth is known.
     """
-    with open_labels(truth_uri) as whole, open_labels(segmentation_uri) as labels:
-        truth, segmentation = _paired(whole, labels, box)
-        table = contingency_of_volumes(truth, segmentation, block)
-        voxel_size = truth.voxel_size or segmentation.voxel_size
+    pair = Pair(truth_uri, segmentation_uri, box)
+    task = Tables(pair, pair.grid())
+    with Pool(workers or task.workers) as pool, Progress("evaluate", task.grid.box.voxels, "voxels") as progress:
+
+        def tables() -> Iterator[Contingency]:
+            for unit, result in pool.results(task, range(len(task))):
+                yield table_of(result.columns)
+                progress.advance(task.size(unit))
+
+        return scores_of(pair, Contingency.sum(tables()), worst)
+
+
+def evaluate_to(output: Path, truth_uri: str, segmentation_uri: str, box: Box | None = None, worst: int = WORST) -> str:
+    """Score a segmentation, write `output` (JSON) and beside it the table (.md); returns the table.
+
+    Scores of the same inputs are replaced; an `output` with anything else in it is left alone: StageError.
+    """
+    if output.suffix != ".json":
+        raise StageError(f"The output {output} must end in .json; the table goes beside it, ending in .md.")
+    inputs = Pair(truth_uri, segmentation_uri, box).as_dict()
+    if output.exists() and (theirs := _inputs_of(output)) != inputs:
+        held = "something else" if theirs is None else f"the scores of {_described(theirs)}"
+        raise StageError(f"{output} exists and holds {held}; choose another name or delete it.")
+    return write_scores(evaluate(truth_uri, segmentation_uri, box, worst, workers=None), output)
+
+
+def evaluate_run(config: Config, share: Share = EVERYTHING) -> str | None:
+    """Score the run's segmentation in its evaluate folder, or do a share of that.
+
+    Returns the table; None where the scores are not there yet. A finished evaluation of the same segmentation is not
+    repeated.
+    """
+    region, paths = config.data.test, RunPaths.of(config)
+    truth = labels_uri(config, region)
+    if truth is None:
+        raise ConfigError("data.test.labels is empty: without ground truth there is nothing to score against.")
+    digest = done_digest(paths.segmented, f"ffn {paths.segmented.name}")
+    settings = {**fingerprint(config, "evaluate"), "segmentation": digest}
+    stage = Stage(paths.evaluate, {**settings, **_grid_of(paths.evaluate / "done.json")})
+    if stage.done_marker.exists():
+        stage.is_done()
+        BlockwiseStage.clear(stage)
+    else:
+        _score(Pair(truth, paths.segmentation, region.bounds), settings, paths, share)
+    return scores_table(json.loads(paths.scores.read_text(encoding="utf-8"))) if stage.done_marker.exists() else None
+
+
+def _score(pair: Pair, settings: dict[str, Any], paths: RunPaths, share: Share) -> None:
+    # Before the folder is claimed: a wrong box that is put right later must not meet a claim of the wrong one.
+    tables = Tables(pair, pair.grid())
+    stage = Stage(paths.evaluate, {**settings, _GRID: tables.grid.block})
+    scores = Scoring(pair, BlockwiseStage.step_of(stage, tables), paths.scores)
+    try:
+        BlockwiseStage(stage, [tables, scores], "ffn evaluate").run(tables.workers, share)
+    except DataError:
+        # Nothing is known in that box: no claim of it either.
+        stage.started_marker.unlink(missing_ok=True)
+        BlockwiseStage.clear(stage)
+        raise
+
+
+class Scoring(Reduce):
+    """Scores of the sum of all tables.
+
+    Args:
+        pair: What was compared.
+        tables: The step of the tables.
+        output: `scores.json`; the table goes beside it.
+    """
+
+    name = "scores"
+    remedy = "Give the job more memory: it holds how many voxels each body shares with each segment."
+
+    def __init__(self, pair: Pair, tables: Step, output: Path) -> None:
+        self.pair, self.tables, self.output = pair, tables, output
+
+    def run(self, unit: int) -> Result:
+        result = scores_of(self.pair, Contingency.sum(map(table_of, self.tables.complete().columns())), WORST)
+        write_scores(result, self.output)
+        return Result(facts={"coverage": result["coverage"]})
+
+    def is_intact(self, entry: Entry) -> bool:
+        return self.output.is_file()
+
+
+def scores_of(pair: Pair, table: Contingency, worst: int) -> dict[str, Any]:
+    """What scores.json holds, with this many of the worst errors.
+
+    Raises DataError where nothing in the truth is known.
+    """
     if table.voxels == 0:
-        where = f" in {box}" if box else ""
-        raise DataError(f"The ground truth {truth_uri} has no label other than 0{where}; there is nothing to score.")
+        where = f" in {pair.box}" if pair.box else ""
+        raise DataError(f"The ground truth {pair.truth} has no label other than 0{where}; there is nothing to score.")
+    with pair.opened() as (truth, segmentation):
+        shape, voxel_size = truth.shape, truth.voxel_size or segmentation.voxel_size
     return {
         **{treatment: score(table, treatment).as_dict() for treatment in TREATMENTS},
         "coverage": coverage(table),
@@ -50,8 +145,8 @@ def evaluate(
             "splits": [mistake.as_dict() for mistake in worst_splits(table, worst)],
             "merges": [mistake.as_dict() for mistake in worst_merges(table, worst)],
         },
-        "inputs": _inputs(truth_uri, segmentation_uri, box),
-        "shape_zyx": list(truth.shape),
+        "inputs": pair.as_dict(),
+        "shape_zyx": list(shape),
         "voxel_size_nm_zyx": None if voxel_size is None else list(voxel_size),
         "conventions": {
             "log_base": 2,
@@ -69,71 +164,26 @@ def evaluate(
     }
 
 
-def evaluate_to(output: Path, truth_uri: str, segmentation_uri: str, box: Box | None = None, worst: int = WORST) -> str:
-    """Score a segmentation, write `output` (JSON) and beside it the table (.md); returns the table.
-
-    Scores of the same inputs are replaced; an `output` with anything else in it is left alone: StageError.
-    """
-    if output.suffix != ".json":
-        raise StageError(f"The output {output} must end in .json; the table goes beside it, ending in .md.")
-    if output.exists() and (theirs := _inputs_of(output)) != _inputs(truth_uri, segmentation_uri, box):
-        held = "something else" if theirs is None else f"the scores of {_described(theirs)}"
-        raise StageError(f"{output} exists and holds {held}; choose another name or delete it.")
-    return _write(evaluate(truth_uri, segmentation_uri, box, worst), output)
-
-
-def evaluate_run(config: Config) -> str:
-    """Score the run's assembled segmentation in its evaluate folder; returns the table.
-
-    A finished evaluation of the same segmentation is not repeated.
-    """
-    region, paths = config.data.test, RunPaths.of(config)
-    truth = labels_uri(config, region)
-    if truth is None:
-        raise ConfigError("data.test.labels is empty: without ground truth there is nothing to score against.")
-    segmentation = done_digest(paths.segmented, f"ffn {paths.segmented.name}")
-    stage = Stage(paths.evaluate, {"truth": truth, "box": region.box, "segmentation": segmentation})
-    if stage.done_marker.exists():
-        stage.begin()
-        return scores_table(json.loads(paths.scores.read_text(encoding="utf-8")))
-    # Before the folder is claimed: a wrong box that is put right later must not meet a claim of the wrong one.
-    result = evaluate(truth, paths.segmentation, region.bounds)
-    stage.begin()
-    table = _write(result, paths.scores)
-    stage.finish(coverage=result["coverage"])
-    return table
-
-
-def _paired(truth: Volume, segmentation: Volume, box: Box | None) -> tuple[Volume, Volume]:
-    if box is None:
-        return truth, segmentation
-    if segmentation.shape == truth.shape:
-        return truth.view(box), segmentation.view(box)
-    if segmentation.shape == box.shape:
-        return truth.view(box), segmentation
-    raise VolumeError(
-        f"Segmentation {segmentation.uri} has shape {segmentation.shape}; with the box {box} it must have the box's "
-        f"shape {box.shape}, or that of the ground truth {truth.uri}, {truth.shape} (z,y,x)."
-    )
-
-
 def _sizes(table: Contingency) -> dict[str, int]:
     return {
         "voxels": table.voxels,
-        "truth_bodies": int(np.unique(table.truth).size),
-        "segments": int(np.unique(table.segmentation[table.segmentation != 0]).size),
+        "truth_bodies": _different(table.truth),
+        "segments": _different(table.segmentation[table.segmentation != 0]),
     }
 
 
-def _write(result: dict[str, Any], output: Path) -> str:
+def _different(ids: Ids) -> int:
+    # Sorted: np.unique hashes them, which takes 20 times as long for millions of different ids.
+    ids = np.sort(ids)
+    return int(np.count_nonzero(ids[1:] != ids[:-1])) + min(ids.size, 1)
+
+
+def write_scores(result: dict[str, Any], output: Path) -> str:
+    """Write scores.json and beside it the table (.md); returns the table."""
     table = scores_table(result)
     write_text(output.with_suffix(".md"), table)
     write_json(output, result)
     return table
-
-
-def _inputs(truth_uri: str, segmentation_uri: str, box: Box | None) -> dict[str, str | None]:
-    return {"truth": truth_uri, "segmentation": segmentation_uri, "box": None if box is None else str(box)}
 
 
 def _described(inputs: dict[str, str | None]) -> str:
@@ -146,3 +196,13 @@ def _inputs_of(path: Path) -> dict[str, str | None] | None:
         return {key: found[key] for key in ("truth", "segmentation", "box")}
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _grid_of(marker: Path) -> dict[str, Any]:
+    """How the work of a finished evaluation was cut, as part of its settings: the scores are the same however it was.
+
+    Empty where the marker does not say; earlier versions did not cut it.
+    """
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return {_GRID: json.loads(marker.read_text(encoding="utf-8"))["settings"][_GRID]}
+    return {}

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "ffn"
 LAYERS = [
     "errors", "geometry", "batches", "peers", "processes", "files", "progress", "locks", "workers", "stages",
     "attempts", "blockwise",
-    "config", "fingerprint", "runs", "volumes", "sources", "synthetic", "prepare", "preflight",
+    "config", "runs", "fingerprint", "volumes", "sources", "synthetic", "prepare", "preflight",
     "model", "training", "inference", "exchange", "assembly", "agglomeration", "evaluation", "export", "report",
     "scaling", "planning", "cluster", "workflow", "cli",
 ]  # fmt: skip
