@@ -62,7 +62,7 @@ def run(tmp_path) -> Path:
     path.write_text(yaml.safe_dump(values))
     paths = paths_of(path)
     paths.segmented.mkdir(parents=True)
-    write_labels(paths.segmentation, found)
+    write_labels(paths.assemble / "segmentation.h5", found)
     write_json(paths.segmented / "done.json", {"facts": 1})
     return path
 
@@ -73,7 +73,7 @@ def paths_of(run: Path) -> RunPaths:
 
 def expected(run: Path) -> dict[str, object]:
     config = load_config(run)
-    return evaluate(config.data.test.labels, f"{paths_of(run).segmentation}:labels", config.data.test.bounds)
+    return evaluate(config.data.test.labels, paths_of(run).segmentation, config.data.test.bounds)
 
 
 def assert_scored(run: Path) -> None:
@@ -148,7 +148,7 @@ def test_two_processes_that_do_not_know_of_each_other(run):
 @pytest.mark.slow
 def test_worker_processes_make_the_same_tables(run):
     config = load_config(run)
-    uris = config.data.test.labels, f"{paths_of(run).segmentation}:labels"
+    uris = config.data.test.labels, paths_of(run).segmentation
     assert evaluate(*uris, config.data.test.bounds, workers=2) == expected(run)
 
 
@@ -303,7 +303,7 @@ def test_a_finished_evaluation_counts_however_it_was_cut(run, block):
     old = Stage(stage.folder, settings if block is None else {**settings, "block": block})  # None: earlier versions
     old.begin()
     old.finish(coverage=0.5)
-    paths_of(run).segmentation.unlink()  # it is not read again
+    (paths_of(run).assemble / "segmentation.h5").unlink()  # it is not read again
     assert evaluate_run(load_config(run)) == table
     write_json(paths_of(run).segmented / "done.json", {"facts": 2})
     with pytest.raises(StageError, match="segmentation: there"):
@@ -322,12 +322,13 @@ def changed(run: Path, **test: str):
 )
 def test_a_wrong_box_that_is_put_right_meets_no_claim(run, wrong, error):
     right, paths = load_config(run).data.test.box, paths_of(run)
-    whole = paths.segmentation.read_bytes()
-    paths.segmentation.unlink()
-    write_labels(paths.segmentation, np.ones((20, 6, 6), np.uint64))
+    stored = paths.assemble / "segmentation.h5"
+    whole = stored.read_bytes()
+    stored.unlink()
+    write_labels(paths.assemble / "segmentation.h5", np.ones((20, 6, 6), np.uint64))
     with pytest.raises(error):
         evaluate_run(changed(run, box=wrong))
-    paths.segmentation.write_bytes(whole)
+    stored.write_bytes(whole)
     evaluate_run(changed(run, box=right))
     assert_scored(run)
 
