@@ -136,10 +136,14 @@ class Ledger:
         """Take in the lines that were added since, by the processes of one job or of all. Raises StageError for units
         of other settings."""
         for path in sorted(self.folder.glob(f"{job}/*.jsonl")):
-            with path.open("rb") as file:
-                begin = self._read.get(path, 0)
-                file.seek(begin)
-                whole = file.read()
+            begin = self._read.get(path, 0)
+            try:
+                with path.open("rb") as file:
+                    file.seek(begin)
+                    whole = file.read()
+            except FileNotFoundError:
+                # Another process has just ended the stage.
+                continue
             # A line without its end was cut by a kill, or is just being written.
             whole = whole[: whole.rfind(b"\n") + 1]
             lines = whole.splitlines()

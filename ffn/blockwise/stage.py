@@ -10,6 +10,7 @@ first does what others have left.
 """
 
 import re
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,6 @@ from ffn.blockwise.ledger import Ledger, LedgerWriter
 from ffn.blockwise.pool import Pool
 from ffn.blockwise.task import Reduce, Task
 from ffn.errors import StageError
-from ffn.files import remove
 from ffn.peers import ALONE, Peer
 from ffn.progress import Progress
 from ffn.stages import Stage, settings_hash
@@ -129,6 +129,8 @@ class BlockwiseStage:
         try:
             with Pool(workers) as pool:
                 for task in chosen:
+                    if self.stage.done_marker.exists():
+                        break
                     self._do(task, pool, share.part if share.step else JobPart(), share.peer)
         except (StageError, OSError):
             # Another process that works here may have ended the stage and cleared what this one was about to read.
@@ -163,7 +165,7 @@ class BlockwiseStage:
 
     def _todo(self, task: Task, ledger: Ledger, units: range, part: JobPart, peer: Peer) -> Iterator[Iterator[int]]:
         """First this process' own share, then, again and again, what others have left, until all is done."""
-        yield _undone(ledger, _begun_elsewhere(list(units[peer.rank :: peer.size]), ledger.processes), part)
+        yield self._undone(ledger, _begun_elsewhere(list(units[peer.rank :: peer.size]), ledger.processes), part)
         waited = time.monotonic()
         while True:
             ledger.refresh(str(part))
@@ -174,7 +176,20 @@ class BlockwiseStage:
                 time.sleep(1.0)
                 continue
             # From the end: whoever left them is likely to be at the front of its own.
-            yield _undone(ledger, missing[::-1], part)
+            yield self._undone(ledger, missing[::-1], part)
+
+    def _undone(self, ledger: Ledger, units: Sequence[int], part: JobPart) -> Iterator[int]:
+        """Those of `units` that nobody has done by the time they are asked for."""
+        looked = time.monotonic()
+        for unit in units:
+            if time.monotonic() - looked > _REFRESH_S:
+                # Whoever ended the stage has removed its ledgers: they say nothing more.
+                if self.stage.done_marker.exists():
+                    return
+                ledger.refresh(str(part))
+                looked = time.monotonic()
+            if unit not in ledger:
+                yield unit
 
     def _require(self, earlier: Task, looks: bool) -> None:
         """Raise StageError where the step before is not complete or, where this process `looks`, left damaged files."""
@@ -188,19 +203,8 @@ class BlockwiseStage:
             )
 
     def _clear(self) -> None:
-        """Remove what only an unfinished stage needs."""
-        remove(self.stage.folder / STEPS)
-
-
-def _undone(ledger: Ledger, units: Sequence[int], part: JobPart) -> Iterator[int]:
-    """Those of `units` that nobody has done by the time they are asked for."""
-    looked = time.monotonic()
-    for unit in units:
-        if time.monotonic() - looked > _REFRESH_S:
-            ledger.refresh(str(part))
-            looked = time.monotonic()
-        if unit not in ledger:
-            yield unit
+        """Remove what only an unfinished stage needs; two processes may do so at once."""
+        shutil.rmtree(self.stage.folder / STEPS, ignore_errors=True)
 
 
 def _begun_elsewhere(units: list[int], processes: int) -> list[int]:
