@@ -12,7 +12,7 @@ doing a unit twice is harmless: processes need no locks and no messages, only a 
 
 from ffn.blockwise.grid import Grid, part_of
 from ffn.blockwise.ledger import Columns, Entry, Ledger
-from ffn.blockwise.pool import Pool, usable_cores
+from ffn.blockwise.pool import Pool, library_threads, usable_cores
 from ffn.blockwise.stage import EVERYTHING, BlockwiseStage, JobPart, Share, Step
 from ffn.blockwise.task import BlockTask, Reduce, Result, Task
 
@@ -31,6 +31,7 @@ __all__ = [
     "Share",
     "Step",
     "Task",
+    "library_threads",
     "part_of",
     "usable_cores",
 ]

@@ -30,6 +30,31 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def library_threads() -> int:
+    """Threads for a library's call: 0, which means all cores, or 1 in a worker process, of which each core has one."""
+    return 0 if parent_process() is None else 1
+
+
+def usable_memory() -> int:
+    """Bytes that this process and its workers may take: those of the machine, or of the job that it runs in."""
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    with suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines():
+            _, controllers, path = line.split(":", 2)
+            root, name = Path("/sys/fs/cgroup"), "memory.max"
+            if "memory" in controllers.split(","):
+                root, name = root / "memory", "memory.limit_in_bytes"
+            group = root / path.lstrip("/")
+            limits += [_limit(folder / name) for folder in (group, *group.parents) if (folder / name).is_file()]
+    return min(limit for limit in limits if limit > 0)
+
+
+def _limit(path: Path) -> int:
+    """The number in a file; 0 where it holds none."""
+    text = path.read_text(encoding="ascii").strip()
+    return int(text) if text.isdigit() else 0
+
+
 class Pool:
     """Processes that do units of one task after the other; use as a context manager.
 
@@ -79,6 +104,7 @@ class Pool:
 
     def _side_by_side(self, task: Task, units: Iterator[int]) -> Iterator[tuple[int, Result]]:
         pool, stored = self._started(), self._stored(task)
+        at_once = min(self.workers, max(usable_memory() // task.unit_bytes, 1)) if task.unit_bytes else self.workers
         under_way: dict[Future[Result], int] = {}
 
         def begin_next() -> None:
@@ -86,7 +112,7 @@ class Pool:
                 under_way[pool.submit(_run, stored, unit)] = unit
                 return
 
-        for _ in range(self.workers):
+        for _ in range(at_once):
             begin_next()
         while under_way:
             ended, _ = wait_for(under_way, return_when=FIRST_COMPLETED)

@@ -33,11 +33,14 @@ class Task(ABC):
         name: Of the step: its folder and its `--step` on the command line.
         unit: What progress counts.
         remedy: What helps where processes take too much memory.
+        unit_bytes: Memory that a unit takes, where that is more than some 100 MB: a machine does as many units at once
+            as fit. 0 = no matter.
     """
 
     name: ClassVar[str]
     unit: ClassVar[str] = "units"
     remedy: ClassVar[str] = "Use fewer processes."
+    unit_bytes: int = 0
 
     @abstractmethod
     def __len__(self) -> int:
