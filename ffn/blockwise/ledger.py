@@ -91,6 +91,9 @@ class Ledger:
         return unit in self._entries
 
     def __getitem__(self, unit: int) -> Entry:
+        """The entry of a unit. Raises StageError where it is not done."""
+        if unit not in self:
+            raise StageError(f"{self.folder}: unit {unit} of {self.units} is not done.")
         return self._entries[unit]
 
     @property
