@@ -39,7 +39,7 @@ def write_coordinates(
     """Write the coordinates of all voxels that are not 255 and keep `margin` to every face of the volume.
 
     Class 0 (background and small objects) is a class like the others: its examples teach what not to fill. Memory is
-    a slab of the volume, then the indices of the largest class (12 bytes each).
+    a slab of the volume, then the indices of the largest class (16 bytes each).
 
     Args:
         partitions: uint8 [z, y, x] as from `ffn.prepare.partitions`.

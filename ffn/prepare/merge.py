@@ -48,7 +48,8 @@ def merged(parts: Iterable[Counted], folder: Path | None = None, most: int = MOS
         if not runs:
             yield summed(held)
             return
-        runs.append(_Run.write(Path(runs_folder) / str(len(runs)), summed(held)))
+        if held:
+            runs.append(_Run.write(Path(runs_folder) / str(len(runs)), summed(held)))
         yield from _side_by_side(runs, max(most // len(runs), 1))
 
 

@@ -12,6 +12,7 @@ summary         the seeds of each volume in one list, and what was found
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,12 @@ from ffn.prepare.volume import PARTITIONS, LabelledVolume
 from ffn.volumes.store import shard_bytes
 
 _DRAWN = "class_"
+_COORDINATE_BYTES = 16
+"""Memory for each voxel of a class while a list of them is shuffled."""
+_LABEL_BYTES = 30
+"""Memory for each voxel of a block and its surroundings while it is classified."""
+_FILTERED = ("unlabelled", "near_boundary")
+"""Why a voxel that has a class is no centre."""
 
 
 class LabelSizes(VoxelsTask):
@@ -84,7 +91,10 @@ class Objects(VolumesReduce):
         return Result(facts=facts)
 
     def is_intact(self, entry: Entry) -> bool:
-        return all(_bytes(self.path(int(index))) == size for index, size in entry.facts.items())
+        stores = [volume.files.partitions_store for volume in self.volumes if volume.is_sampled]
+        return all(_bytes(self.path(int(index))) == size for index, size in entry.facts.items()) and all(
+            (store / "zarr.json").exists() for store in stores
+        )
 
 
 class Classes(VoxelsTask):
@@ -99,6 +109,13 @@ class Classes(VoxelsTask):
     def __init__(self, volumes: Sequence[LabelledVolume], objects: Objects) -> None:
         super().__init__(volumes)
         self.objects = objects
+        self.unit_bytes = max(self._bytes(volume) for volume in volumes)
+
+    @staticmethod
+    def _bytes(volume: LabelledVolume) -> int:
+        """Memory of a unit: its classes as they are and compressed, and a block of labels with its surroundings."""
+        around = prod(n + 2 * r for n, r in zip(volume.limits.block, lom_radius(volume.config), strict=True))
+        return 2 * prod(volume.units.block) + _LABEL_BYTES * around
 
     @cached_property
     def _kept(self) -> list[NDArray[np.uint64]]:
@@ -136,7 +153,7 @@ def _centre_counts(volume: LabelledVolume, box: Box, values: NDArray[np.uint8]) 
             usable = centres.usable(values[inside.relative_to(box.start).slices].copy(), inside.slices)
             here = np.bincount(usable.ravel(), minlength=IGNORED + 1)
         counts.append(here[: volume.classes])
-    left_out = [centres.left_out[reason] for reason in ("unlabelled", "near_boundary")]
+    left_out = [centres.left_out[reason] for reason in _FILTERED]
     return {"centres": np.array(counts, np.uint32), "left_out": np.array(left_out, np.int64)}
 
 
@@ -224,6 +241,8 @@ class Coordinates(VolumesTask):
     ) -> None:
         super().__init__(volumes)
         self.classes, self.counts, self.sample = classes, counts, sample
+        listed = (Box.of_shape(volume.shape).voxels for volume in volumes if not volume.is_sampled)
+        self.unit_bytes = _COORDINATE_BYTES * max(listed, default=0)
 
     def units_of(self, volume: LabelledVolume) -> int:
         return 1
@@ -270,7 +289,7 @@ class Coordinates(VolumesTask):
             {int(name.removeprefix(_DRAWN)): indices for name, indices in ledger[unit].columns().items()}
             for unit in task.units_in(index)
         )
-        left_out = dict(zip(("unlabelled", "near_boundary"), counts[f"left_out_{index}"].tolist(), strict=True))
+        left_out = dict(zip(_FILTERED, counts[f"left_out_{index}"].tolist(), strict=True))
         available = _by_class(counts[f"available_{index}"])
         write_sample(parts, volume.files.coordinates, volume.shape, volume.margin, volume.seed, available, left_out)
 

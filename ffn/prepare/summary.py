@@ -59,6 +59,9 @@ class Summary(VolumesReduce):
         self.seeds, self.before, self.folder = seeds, before, folder
 
     def run(self, unit: int) -> Result:
+        for volume in self.volumes:
+            if volume.is_sampled:
+                volume.store.remove_leftovers()
         return Result(facts={volume.key: self._facts(index, volume) for index, volume in enumerate(self.volumes)})
 
     def _facts(self, index: int, volume: LabelledVolume) -> dict[str, Any]:

@@ -28,8 +28,9 @@ class Limits:
     """How large volumes and their pieces may be; all in voxels, zyx.
 
     Attributes:
-        listed: A volume up to this size has all of its centres listed, and its partitions in one HDF5 file: below 8 GB
-            on disk, some 12 GB of memory and minutes of one process. A larger one has a sample and a store.
+        listed: A volume up to this size has all of its centres listed, and its partitions in one HDF5 file: at most
+            5 GB on disk, 16 bytes of memory for each voxel of the largest class, and some minutes of one process. Twice
+            that would no longer fit into the memory of many nodes. A larger volume has a sample and a store.
         per_class: Centres of a class in a sample, at most.
         block: What is classified at once, with its surroundings; the grid of the sample.
         shard: A file of the store, whole blocks; None = by the volume.

@@ -15,6 +15,7 @@ from preparing_process import LIMITS
 from scipy import ndimage
 
 from ffn.blockwise import EVERYTHING, BlockwiseStage, JobPart, Share
+from ffn.cli import main
 from ffn.config import Config, parse_config
 from ffn.errors import DataError, StageError
 from ffn.prepare import run as preparation
@@ -273,6 +274,20 @@ class TestWhoeverDoesIt:
         processes = [begin(command, workers=2) for _ in range(2)]
         assert [process.wait(300) for process in processes] == [0, 0]
         assert made(tmp_path) == made(undisturbed)
+
+    def test_by_the_command(self, values, undisturbed, tmp_path, capsys):
+        command = command_in(tmp_path, values)
+        with pytest.raises(SystemExit):
+            main([*command, "--part", "1/2"])
+        assert "--part goes with --step" in capsys.readouterr().err
+        assert main([*command, "--step", "seeds"]) == 2
+        assert "Run `ffn prepare --step coordinates` first" in capsys.readouterr().err
+        for part in ("2/2", "1/2"):
+            assert main([*command, "--step", "label_sizes", "--part", part, "--ranks", "1"]) == 0
+        assert main(command) == 0
+        assert (tmp_path / "results/large/prepare/seeds.csv").exists()
+        assert main([*command, "--step", "classes"]) == 0
+        assert "already complete" in capsys.readouterr().err
 
     def test_a_volume_without_use_leaves_the_folder_free(self, values, tmp_path):
         config = config_in(tmp_path, {**values, "prepare": {"min_size": 3000, "min_boundary_nm": 1000.0}})
