@@ -12,7 +12,7 @@ Counted = tuple[NDArray[np.uint64], NDArray[np.int64]]
 """Keys and their counts; where they are `summed`, the keys ascend and each is there once."""
 
 MOST = 1 << 22
-"""Records held at once: 64 MB, and three times that while they are sorted."""
+"""Records held at once: 64 MB, and some 0.4 GB while they are sorted."""
 
 
 def summed(parts: Iterable[Counted]) -> Counted:
@@ -55,33 +55,37 @@ def merged(parts: Iterable[Counted], folder: Path | None = None, most: int = MOS
 
 @dataclass
 class _Run:
-    """A sorted run on disk, read from `begin` on."""
+    """A sorted run on disk, read from `begin` on; read and not mapped, so that what has been read takes no memory."""
 
-    keys: NDArray[np.uint64]
-    counts: NDArray[np.int64]
+    path: Path
+    size: int
     begin: int = 0
 
     @classmethod
     def write(cls, path: Path, records: Counted) -> "_Run":
-        arrays = []
         for array, suffix in zip(records, (".keys", ".counts"), strict=True):
-            np.save(path.with_suffix(f"{suffix}.npy"), array)
-            arrays.append(np.load(path.with_suffix(f"{suffix}.npy"), mmap_mode="r"))
-        return cls(arrays[0], arrays[1])
+            array.tofile(path.with_suffix(suffix))
+        return cls(path, len(records[0]))
+
+    def keys(self, first: int, count: int) -> NDArray[np.uint64]:
+        return np.fromfile(self.path.with_suffix(".keys"), np.uint64, count, offset=8 * first)
+
+    def key_at(self, step: int) -> np.uint64 | None:
+        """The key of the last of the next `step` records; None where there are no more than that."""
+        return None if self.begin + step >= self.size else self.keys(self.begin + step - 1, 1)[0]
 
     def take(self, last: np.uint64 | None, step: int) -> Counted:
-        """Read on up to the key `last`, or to the end."""
-        stop = len(self.keys)
+        """Read on up to the key `last`, or to the end: `step` records at most."""
+        keys = self.keys(self.begin, step)
         if last is not None:
-            window = self.keys[self.begin : self.begin + step]
-            stop = self.begin + int(np.searchsorted(window, last, side="right"))
-        part = np.array(self.keys[self.begin : stop]), np.array(self.counts[self.begin : stop])
-        self.begin = stop
-        return part
+            keys = keys[: np.searchsorted(keys, last, side="right")]
+        counts = np.fromfile(self.path.with_suffix(".counts"), np.int64, len(keys), offset=8 * self.begin)
+        self.begin += len(keys)
+        return keys, counts
 
 
 def _side_by_side(runs: list[_Run], step: int) -> Iterator[Counted]:
     """At each turn all keys up to one that no run has more than `step` records before."""
-    while any(run.begin < len(run.keys) for run in runs):
-        ends = [run.keys[run.begin + step - 1] for run in runs if run.begin + step < len(run.keys)]
+    while any(run.begin < run.size for run in runs):
+        ends = [key for run in runs if (key := run.key_at(step)) is not None]
         yield summed([run.take(min(ends, default=None), step) for run in runs])

@@ -140,7 +140,7 @@ def large_ones(sizes: Iterable[Counted], min_size: int) -> Iterator[NDArray[np.u
     objects = kept = largest = 0
     for labels, voxels in sizes:
         large = labels[voxels >= min_size]
-        objects, kept, largest = objects + len(labels), kept + len(large), max([largest, *voxels.tolist()])
+        objects, kept, largest = objects + len(labels), kept + len(large), max(largest, int(voxels.max(initial=0)))
         yield large
     if objects == 0:
         raise DataError(

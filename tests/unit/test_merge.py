@@ -35,7 +35,7 @@ def test_many_runs_are_merged_a_piece_at_a_time(tmp_path):
     pieces = []
     for piece in merged(iter(parts), tmp_path, most=1000):
         assert len(piece[0]) <= 1000
-        runs = list(tmp_path.rglob("*.keys.npy"))
+        runs = list(tmp_path.rglob("*.keys"))
         assert len(runs) == 20
         pieces.append(piece)
     for one, other in zip(summed(parts), (np.concatenate(column) for column in zip(*pieces, strict=True)), strict=True):
@@ -46,7 +46,7 @@ def test_many_runs_are_merged_a_piece_at_a_time(tmp_path):
 def test_keys_that_come_again_need_no_run(tmp_path):
     parts = ((np.arange(100, dtype=np.uint64), np.ones(100, np.int64)) for _ in range(1000))
     for keys, counts in merged(parts, tmp_path, most=300):
-        assert not list(tmp_path.rglob("*.npy"))
+        assert not list(tmp_path.rglob("*.keys"))
         assert keys.tolist() == list(range(100))
         assert set(counts.tolist()) == {1000}
 
