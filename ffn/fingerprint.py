@@ -7,11 +7,13 @@ from typing import Any
 
 from ffn.config import Config
 from ffn.config.inference import WITHOUT_EFFECT as INFERENCE_WITHOUT_EFFECT
-from ffn.runs import labels_uri
+from ffn.config.reach import lom_radius, training_margin
+from ffn.runs import SYNTHETIC, labels_uri
 
 STAGE_KEYS = {
     "assemble": ("assembly", "agglomeration.enabled", "data.test"),
     "evaluate": ("data.test",),
+    "prepare": (*("data.train", "data.validation", "data.voxel_size", "network", "prepare", "training.moves", "seed"),),
 }
 """Keys of the configuration that a blockwise stage reads."""
 
@@ -52,7 +54,26 @@ def _evaluate(config: Config) -> dict[str, Any]:
     return {"truth": labels_uri(config, region), "box": region.box}
 
 
-_SETTINGS: dict[str, Callable[[Config], dict[str, Any]]] = {"assemble": _assemble, "evaluate": _evaluate}
+def _prepare(config: Config) -> dict[str, Any]:
+    network, regions = config.network, config.data.labelled
+    synthetic = any(SYNTHETIC in (region.image, region.labels) for region in regions.values())
+    return {
+        # How often a volume is drawn from is training's affair.
+        **{key: region.model_dump(exclude={"weight"}) for key, region in regions.items()},
+        "synthetic": config.synthetic.model_dump() if synthetic else None,
+        "voxel_size": config.data.voxel_size,
+        "prepare": {**config.prepare.model_dump(), "lom_radius": lom_radius(config)},
+        "network": {key: getattr(network, key) for key in ("downsample", "fov", "image_mean", "image_stddev")},
+        "margin": training_margin(config),
+        "seed": config.seed,
+    }
+
+
+_SETTINGS: dict[str, Callable[[Config], dict[str, Any]]] = {
+    "assemble": _assemble,
+    "evaluate": _evaluate,
+    "prepare": _prepare,
+}
 
 
 def _effective(values: Mapping[str, Any], key: str, without: Collection[str] = ()) -> Any:

@@ -11,10 +11,10 @@ import numpy as np
 from ffn.config import Config, Region, overlap_problems
 from ffn.config.load import examine, report_of
 from ffn.config.masks import SHIFT_CHANNELS, Mask, ShiftMask
+from ffn.config.reach import lom_radius, training_margin
 from ffn.config.seeds import PolicyInvertOrigins
 from ffn.errors import ConfigError, FFNError
 from ffn.geometry import ZYX, Box
-from ffn.prepare.volume import lom_radius, training_margin
 from ffn.runs import ORIGINS, SYNTHETIC, checkpoint_files, origins_files
 from ffn.volumes import (
     Volume,

@@ -31,6 +31,11 @@ class VolumeFiles:
         return self.folder / "partitions.h5"
 
     @property
+    def partitions_store(self) -> Path:
+        """The same of a very large volume, as a zarr store."""
+        return self.folder / "partitions.zarr"
+
+    @property
     def coordinates(self) -> Path:
         return self.folder / "coordinates.h5"
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from ffn.cli.options import add_command, add_config, box_option, zyx_option
+from ffn.cli.options import add_blockwise, add_command, add_config, box_option, share_of, zyx_option
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -15,10 +15,14 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         commands,
         "prepare",
         "Seeds, partitions and coordinates of a run's training region, as one stage.",
-        "  ffn prepare --config config.yaml",
+        "  ffn prepare --config config.yaml\n"
+        "  ffn prepare --config config.yaml --step classes --part 2/5\n\n"
+        "Steps: label_sizes, objects, classes, class_counts, sample, coordinates, seeds, summary. Each step needs all\n"
+        "parts of the one before; what is done is kept.",
     )
     add_config(parser)
-    parser.set_defaults(run=_prepare)
+    add_blockwise(parser)
+    parser.set_defaults(run=lambda args: _prepare(parser, args))
 
 
 def _register_seeds(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -153,11 +157,11 @@ def _coordinates(args: argparse.Namespace) -> None:
     print(f"{sum(counts.values())} coordinates in {len(counts)} classes in {args.output}")
 
 
-def _prepare(args: argparse.Namespace) -> None:
+def _prepare(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     from ffn.config import load_config
     from ffn.preflight import require_training_inputs
     from ffn.prepare.run import prepare_training
 
     config = load_config(args.config)
     require_training_inputs(config)
-    prepare_training(config)
+    prepare_training(config, share_of(parser, args))

@@ -13,6 +13,7 @@ import edt
 import numpy as np
 from numpy.typing import NDArray
 
+from ffn.blockwise import library_threads
 from ffn.prepare.partitions import IGNORED, Readable
 from ffn.volumes import VoxelSize
 
@@ -42,7 +43,10 @@ class Centres:
         return self.partitions.shape
 
     def __getitem__(self, key: tuple[slice, slice, slice], /) -> NDArray[np.generic]:
-        classes = np.array(self.partitions[key])
+        return self.usable(np.array(self.partitions[key]), key)
+
+    def usable(self, classes: NDArray[np.generic], key: tuple[slice, slice, slice]) -> NDArray[np.generic]:
+        """The classes of the voxels at `key`, with what may be no centre ignored; they are changed in place."""
         if self.zero_is_unknown:
             self._ignore(classes, np.asarray(self.labels[key]) == 0, "unlabelled")
         if self.min_boundary_nm > 0:
@@ -60,7 +64,9 @@ class Centres:
         wide = (around[0], around[1], around[2])
         # 0 is a label like any other here: the edge of what is known is a boundary too.
         labels = np.asarray(self.labels[wide]) + 1
-        distance = edt.edt(labels, anisotropy=self.voxel_size, black_border=False, order="C", parallel=0)
+        distance = edt.edt(
+            labels, anisotropy=self.voxel_size, black_border=False, order="C", parallel=library_threads()
+        )
         inner = tuple(
             slice(s.start - w.start, s.start - w.start + n) for s, w, n in zip(key, around, shape, strict=True)
         )

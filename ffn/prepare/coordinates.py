@@ -2,10 +2,11 @@
 
 The file holds one data set a class: the class's voxels in random order, as C-order indices into the partitioned
 volume. Nothing is repeated on disk; the stream cycles through each class, which gives the same balance as writing
-every class `max_count` times.
+every class `max_count` times. Of a very large volume the file holds a sample (`ffn.prepare.sample`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from math import prod
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffn.errors import DataError, GeometryError
-from ffn.geometry import ZYX
+from ffn.geometry import ZYX, Box
 from ffn.prepare.partitions import IGNORED, Readable
 from ffn.volumes import create_plain_hdf5
 
@@ -38,7 +39,7 @@ def write_coordinates(
     """Write the coordinates of all voxels that are not 255 and keep `margin` to every face of the volume.
 
     Class 0 (background and small objects) is a class like the others: its examples teach what not to fill. Memory is
-    a slab of the volume, then the indices of the largest class (12 bytes each).
+    a slab of the volume, then the indices of the largest class (16 bytes each).
 
     Args:
         partitions: uint8 [z, y, x] as from `ffn.prepare.partitions`.
@@ -54,52 +55,111 @@ def write_coordinates(
     Raises:
         DataError: No voxel is left.
     """
-    shape = tuple(int(size) for size in partitions.shape)
+    shape = Box.of_shape(partitions.shape).shape
+    inside = centre_box(shape, margin)
+    with create_plain_hdf5(output) as file:
+        file.attrs.update(shape_zyx=shape, margin_zyx=margin, seed=seed)
+        for z in range(inside.start[0], inside.stop[0], _SLAB):
+            slab = Box((z, *inside.start[1:]), (min(z + _SLAB, inside.stop[0]), *inside.stop[1:]))
+            _append(file, _by_class(np.asarray(partitions[slab.slices]), slab, shape), shape)
+        counts = {_class_of(name): len(file[name]) for name in file}
+        require_centres(counts, margin)
+        for name in file:
+            permutation = np.random.default_rng([seed, _class_of(name)]).permutation(len(file[name]))
+            file[name][...] = file[name][...][permutation]
+        file.attrs.update(_reasons(shape, inside, sum(counts.values()), left_out or {}))
+    return counts
+
+
+def write_sample(
+    parts: Iterable[Mapping[int, NDArray[np.uint64]]],
+    output: Path,
+    shape: ZYX,
+    margin: ZYX,
+    seed: int,
+    available: Mapping[int, int],
+    left_out: Mapping[str, int],
+) -> dict[int, int]:
+    """Write coordinates that were drawn from those of a volume (`ffn.prepare.sample`), in the order of their class.
+
+    Where all were drawn, the file holds the same as that of `write_coordinates`. Memory is the indices of the largest
+    class (24 bytes each).
+
+    Args:
+        parts: C-order indices by class, in any order.
+        output: HDF5 file, written atomically.
+        shape: Of the volume.
+        margin: As for `write_coordinates`.
+        seed: As for `write_coordinates`.
+        available: How many voxels of each class they were drawn from; kept as the attribute `drawn_from`.
+        left_out: As for `write_coordinates`.
+
+    Returns:
+        Number of coordinates of each class.
+    """
+    with create_plain_hdf5(output) as file:
+        file.attrs.update(shape_zyx=shape, margin_zyx=margin, seed=seed)
+        for part in parts:
+            _append(file, part.items(), shape)
+        for name in file:
+            value, data = _class_of(name), file[name]
+            permutation = np.random.default_rng([seed, value]).permutation(len(data))
+            data[...] = np.sort(data[...])[permutation]
+            data.attrs["drawn_from"] = available[value]
+        file.attrs.update(_reasons(shape, centre_box(shape, margin), sum(available.values()), left_out))
+        return {_class_of(name): len(file[name]) for name in file}
+
+
+def centre_box(shape: ZYX, margin: ZYX) -> Box:
+    """The voxels that keep `margin` to every face; GeometryError where there is none."""
     start, stop = margin, tuple(size - m for size, m in zip(shape, margin, strict=True))
     if any(b <= a for a, b in zip(start, stop, strict=True)):
         raise GeometryError(
             f"A margin of {_text(margin)} voxels leaves nothing of a volume of {_text(shape)} voxels: training patches "
             "do not fit into it. Use a larger volume, or a smaller fov or deltas."
         )
-    inside = int(np.prod([b - a for a, b in zip(start, stop, strict=True)]))
-    with create_plain_hdf5(output) as file:
-        file.attrs.update(shape_zyx=shape, margin_zyx=margin, seed=seed)
-        for z in range(start[0], stop[0], _SLAB):
-            slices = (slice(z, min(z + _SLAB, stop[0])), slice(start[1], stop[1]), slice(start[2], stop[2]))
-            _append(file, np.asarray(partitions[slices]), slices, shape)
-        counts = {_class_of(name): len(file[name]) for name in file}
-        if not counts:
-            raise DataError(
-                f"There is no usable coordinate: all voxels at least {_text(margin)} voxels away from the faces are "
-                "excluded, unlabelled, or too near to the border for their class or to another object. Use a larger "
-                "label volume, a smaller lom_radius or fov, or a smaller min_boundary_nm."
-            )
-        for name in file:
-            permutation = np.random.default_rng([seed, _class_of(name)]).permutation(len(file[name]))
-            file[name][...] = file[name][...][permutation]
-        reasons = {reason: (left_out or {}).get(reason, 0) for reason in LEFT_OUT}
-        reasons["outside"] = int(np.prod(shape)) - inside
-        reasons["ignored"] = inside - sum(counts.values()) - sum((left_out or {}).values())
-        file.attrs.update({f"left_out_{reason}": voxels for reason, voxels in reasons.items()})
-    return counts
+    return Box(start, stop)  # type: ignore[arg-type]
 
 
-def _append(file: h5py.File, values: NDArray[np.generic], slices: tuple[slice, ...], shape: tuple[int, ...]) -> None:
-    z, y, x = (np.arange(s.start, s.stop, dtype=np.uint64) for s in slices)
+def require_centres(counts: Mapping[int, int], margin: ZYX) -> None:
+    """Raise DataError where no class has any."""
+    if not counts:
+        raise DataError(
+            f"There is no usable coordinate: all voxels at least {_text(margin)} voxels away from the faces are "
+            "excluded, unlabelled, or too near to the border for their class or to another object. Use a larger "
+            "label volume, a smaller lom_radius or fov, or a smaller min_boundary_nm."
+        )
+
+
+def _reasons(shape: ZYX, inside: Box, centres: int, left_out: Mapping[str, int]) -> dict[str, int]:
+    """Attributes that say why voxels are no centres."""
+    reasons = {reason: left_out.get(reason, 0) for reason in LEFT_OUT}
+    reasons["outside"] = prod(shape) - inside.voxels
+    reasons["ignored"] = inside.voxels - centres - sum(left_out.values())
+    return {f"left_out_{reason}": voxels for reason, voxels in reasons.items()}
+
+
+def _by_class(values: NDArray[np.generic], box: Box, shape: ZYX) -> Iterator[tuple[int, NDArray[np.uint64]]]:
+    """Each class in `values`, the voxels of `box`, with their C-order indices into the volume, ascending."""
+    z, y, x = (np.arange(s.start, s.stop, dtype=np.uint64) for s in box.slices)
     indices = ((z[:, None, None] * np.uint64(shape[1]) + y[:, None]) * np.uint64(shape[2]) + x).ravel()
     flat = values.ravel()
     order = np.argsort(flat, kind="stable")
     classes, firsts = np.unique(flat[order], return_index=True)
     for value, members in zip(classes.tolist(), np.split(order, firsts[1:]), strict=True):
-        if value == IGNORED:
-            continue
+        if value != IGNORED:
+            yield value, indices[members]
+
+
+def _append(file: h5py.File, by_class: Iterable[tuple[int, NDArray[np.uint64]]], shape: ZYX) -> None:
+    for value, indices in by_class:
         name = f"{_CLASS_PREFIX}{value:03d}"
         if name not in file:
-            smallest = np.uint32 if np.prod(shape, dtype=np.float64) < 2**32 else np.uint64
+            smallest = np.uint32 if prod(shape) < 2**32 else np.uint64
             file.create_dataset(name, (0,), smallest, maxshape=(None,), chunks=(_CHUNK,))
         data = file[name]
-        data.resize(len(data) + len(members), axis=0)
-        data[-len(members) :] = indices[members]
+        data.resize(len(data) + len(indices), axis=0)
+        data[-len(indices) :] = indices
 
 
 class CoordinateStream:
@@ -110,6 +170,11 @@ class CoordinateStream:
     cyclically. So all classes are equally frequent, no voxel of a class comes again before all the others did,
     and to resume one only needs to remember i. Reads are buffered: a few thousand coordinates a class are in memory.
     Not for use from several threads at once.
+
+    Attributes:
+        counts: Coordinates of each class.
+        drawn_from: How many there were in the volume: more than those in the file where it holds a sample.
+        left_out: Voxels that are no centre, by reason.
     """
 
     def __init__(self, path: Path, seed: int, lane: int = 0, lanes: int = 1) -> None:
@@ -126,6 +191,10 @@ class CoordinateStream:
             raise DataError(f"{path} holds no coordinates; make it with `ffn coordinates`.")
         self._shape = tuple(int(size) for size in self._file.attrs["shape_zyx"])
         self.counts = {_class_of(name): len(self._file[name]) for name in sorted(self._file)}
+        self.drawn_from = {
+            _class_of(name): int(self._file[name].attrs.get("drawn_from", len(self._file[name])))
+            for name in sorted(self._file)
+        }
         self.left_out = {reason: int(self._file.attrs[f"left_out_{reason}"]) for reason in LEFT_OUT}
         self._data = [self._file[name] for name in sorted(self._file)]
         self._buffers: dict[int, tuple[int, NDArray[np.generic]]] = {}

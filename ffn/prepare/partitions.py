@@ -5,7 +5,7 @@ seen equally often. Large objects would otherwise fill nearly all examples.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from ffn.errors import DataError, GeometryError
 from ffn.geometry import ZYX, Box, blocks
+from ffn.prepare.merge import Counted, merged
 from ffn.progress import Progress
 from ffn.volumes import VoxelSize, create_hdf5
 
@@ -59,24 +60,52 @@ def write_partitions(
 ) -> dict[int, int]:
     """Write the classes of `partition_blocks` to `dataset` of a new HDF5 file, atomically, a block in memory at a time.
 
+    Arguments as in `partition_labels`, returns what `write_classes` does.
+    """
+    inside = valid_box(labels.shape, lom_radius)
+    found = partition_blocks(labels, large_labels(labels, min_size), thresholds, lom_radius)
+    with Progress("partitions", inside.voxels, "voxels") as progress:
+
+        def watched() -> Iterator[tuple[Box, NDArray[np.uint8]]]:
+            for box, values in found:
+                yield box, values
+                progress.advance(box.voxels)
+
+        return write_classes(watched(), output, dataset, labels.shape, thresholds, lom_radius, min_size, voxel_size)
+
+
+def write_classes(
+    found: Iterable[tuple[Box, NDArray[np.uint8]]],
+    output: Path,
+    dataset: str,
+    shape: Sequence[int],
+    thresholds: Sequence[float],
+    lom_radius: ZYX,
+    min_size: int,
+    voxel_size: VoxelSize | None,
+) -> dict[int, int]:
+    """Write classes to `dataset` of a new HDF5 file, atomically, a block in memory at a time.
+
     The data set keeps `lom_radius_zyx`, `thresholds`, `min_size` and `partition_counts` (rows of class and voxels) as
-    attributes. Arguments otherwise as in `partition_labels`.
+    attributes.
+
+    Args:
+        found: As from `partition_blocks`; together they are the `valid_box`.
+        output: File.
+        dataset: Name in the file.
+        shape: Of the volume.
+        thresholds, lom_radius, min_size: By which they were found.
+        voxel_size: Nanometres.
 
     Returns:
         Number of voxels of each class, in ascending order, 255 included.
     """
-    inside = valid_box(labels.shape, lom_radius)
-    kept = large_labels(labels, min_size)
-    counts: Counter[int] = Counter({IGNORED: int(np.prod(labels.shape)) - inside.voxels})
-    with (
-        create_hdf5(output, dataset, labels.shape, np.uint8, voxel_size, fill=IGNORED) as volume,
-        Progress("partitions", inside.voxels, "voxels") as progress,
-    ):
-        for box, values in partition_blocks(labels, kept, thresholds, lom_radius):
+    counts: Counter[int] = Counter({IGNORED: int(np.prod(shape)) - valid_box(shape, lom_radius).voxels})
+    with create_hdf5(output, dataset, shape, np.uint8, voxel_size, fill=IGNORED) as volume:
+        for box, values in found:
             volume.write(box, values)
-            found, voxels = np.unique(values, return_counts=True)
-            counts.update(dict(zip(found.tolist(), voxels.tolist(), strict=True)))
-            progress.advance(box.voxels)
+            classes, voxels = np.unique(values, return_counts=True)
+            counts.update(dict(zip(classes.tolist(), voxels.tolist(), strict=True)))
         present = {value: counts[value] for value in sorted(counts) if counts[value] > 0}
         volume.annotate(
             lom_radius_zyx=lom_radius,
@@ -92,24 +121,36 @@ def large_labels(labels: Readable, min_size: int, block: ZYX = BLOCK) -> NDArray
 
     Raises DataError where there is no label but 0, or none that is large enough.
     """
-    sizes: dict[int, int] = {}
-    for box in blocks(Box.of_shape(labels.shape), block):
-        values = np.asarray(labels[box.slices])
-        found, counts = fastremap.unique(values, return_counts=True)
-        for label, count in zip(found.tolist(), counts.tolist(), strict=True):
-            sizes[label] = sizes.get(label, 0) + count
-    sizes.pop(0, None)
-    if not sizes:
+    sizes = (label_sizes(labels, box) for box in blocks(Box.of_shape(labels.shape), block))
+    return np.concatenate(list(large_ones(merged(sizes), min_size)))
+
+
+def label_sizes(labels: Readable, box: Box) -> Counted:
+    """The labels other than 0 in `box`, ascending, and how many voxels each has there."""
+    found, voxels = fastremap.unique(np.asarray(labels[box.slices]), return_counts=True)
+    known = found != 0
+    return found[known].astype(np.uint64), voxels[known].astype(np.int64)
+
+
+def large_ones(sizes: Iterable[Counted], min_size: int) -> Iterator[NDArray[np.uint64]]:
+    """Those of the labels that have `min_size` voxels; `sizes` are those of the whole volume, each label once.
+
+    Raises DataError, at the end, where there is no label, or none that is large enough.
+    """
+    objects = kept = largest = 0
+    for labels, voxels in sizes:
+        large = labels[voxels >= min_size]
+        objects, kept, largest = objects + len(labels), kept + len(large), max(largest, int(voxels.max(initial=0)))
+        yield large
+    if objects == 0:
         raise DataError(
             "The label volume is empty: all its voxels are 0 (unknown). Training needs a volume with labelled objects."
         )
-    kept = sorted(label for label, size in sizes.items() if size >= min_size)
-    if not kept:
+    if kept == 0:
         raise DataError(
-            f"None of the {len(sizes)} labelled objects has min_size = {min_size} voxels (the largest has "
-            f"{max(sizes.values())}). Lower min_size or use a larger label volume."
+            f"None of the {objects} labelled objects has min_size = {min_size} voxels (the largest has {largest}). "
+            "Lower min_size or use a larger label volume."
         )
-    return np.array(kept, np.uint64)
 
 
 def valid_box(shape: Sequence[int], lom_radius: ZYX) -> Box:
@@ -150,17 +191,32 @@ def partition_blocks(
     Yields:
         Pairs of a box of voxels of the volume and its classes, uint8 [z, y, x].
     """
-    classes = _classes_by_count(thresholds, lom_radius)
+    classes = classes_by_count(thresholds, lom_radius)
     for box in blocks(valid_box(labels.shape, lom_radius), block):
         around = _dilated(box, lom_radius)
-        values = _classify(np.asarray(labels[around.slices]), kept, classes, lom_radius)
+        values = partition_box(labels, box, kept, classes, lom_radius)
         if exclusion is not None:
             masked = np.asarray(exclusion[around.slices]).astype(np.uint8)
             values[_counts_in_cube(masked, (0, 0, 0), box.shape, lom_radius) > 0] = IGNORED
         yield box, values
 
 
-def _classes_by_count(thresholds: Sequence[float], lom_radius: ZYX) -> NDArray[np.uint8]:
+def partition_box(
+    labels: Readable, box: Box, kept: NDArray[np.uint64], classes: NDArray[np.uint8], lom_radius: ZYX
+) -> NDArray[np.uint8]:
+    """The classes of the voxels of one box, which lies in the `valid_box`.
+
+    Args:
+        labels: As for `partition_blocks`.
+        box: What to classify.
+        kept: As for `partition_blocks`; may be mapped from a file.
+        classes: As from `classes_by_count`.
+        lom_radius: As for `partition_blocks`.
+    """
+    return _classify(np.asarray(labels[_dilated(box, lom_radius).slices]), kept, classes, lom_radius)
+
+
+def classes_by_count(thresholds: Sequence[float], lom_radius: ZYX) -> NDArray[np.uint8]:
     """The class of every possible number of voxels in the cube."""
     voxels = np.prod([2 * radius + 1 for radius in lom_radius], dtype=np.int64)
     fractions = np.arange(voxels + 1) / voxels
@@ -181,7 +237,8 @@ def _classify(
     core_slices = tuple(slice(r, r + size) for r, size in zip(radius, core_shape, strict=True))
     values = np.zeros(core_shape, np.uint8)
     here = fastremap.unique(labels[core_slices])
-    present = np.intersect1d(here.astype(np.uint64), kept).astype(labels.dtype)
+    first, last = (np.searchsorted(kept, here.astype(np.uint64), side) for side in ("left", "right"))
+    present = here[first < last]
     if len(present) == 0:
         return values
     numbers = {0: 0} | {label: i for i, label in enumerate(present.tolist(), start=1)}

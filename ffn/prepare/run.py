@@ -1,12 +1,17 @@
 """The stage `prepare`: everything that training needs, from one configuration."""
 
-from contextlib import ExitStack
-from typing import Any
+from collections.abc import Sequence
+from math import prod
 
+from ffn.blockwise import EVERYTHING, BlockwiseStage, Share, Step, Task, usable_cores
+from ffn.blockwise.stage import STEPS
 from ffn.config import Config, Region
 from ffn.errors import DataError
 from ffn.files import remove
-from ffn.prepare.volume import labelled_volume, lom_radius, made_files, prepare_volume, training_margin
+from ffn.fingerprint import fingerprint
+from ffn.prepare.steps import ClassCounts, Classes, Coordinates, LabelSizes, Objects, Sample
+from ffn.prepare.summary import SeedTiles, Summary
+from ffn.prepare.volume import LabelledVolume, Limits
 from ffn.progress import log
 from ffn.runs import SYNTHETIC, RunPaths, VolumeFiles
 from ffn.stages import Stage
@@ -14,6 +19,8 @@ from ffn.synthetic.run import synthesize
 
 # Runs with different seeds are judged on the same examples.
 VALIDATION_SEED = 1
+# A pool starts in about two seconds, in which one process prepares this many voxels.
+_SMALL = 1 << 22
 
 
 def prepare_inputs(config: Config) -> None:
@@ -23,44 +30,64 @@ def prepare_inputs(config: Config) -> None:
     prepare_training(config)
 
 
-def prepare_training(config: Config) -> None:
+def prepare_training(
+    config: Config, share: Share = EVERYTHING, workers: int | None = None, limits: Limits | None = None
+) -> None:
     """Make results/<run>/prepare with the files (`VolumeFiles`) of all volumes that training reads.
 
     Coordinates count network voxels (`network.downsample`) from the corner of a volume's box. A stage that was killed
-    continues with the first file that is missing. Raises DataError where there is nothing to learn from, VolumeError
-    where image and labels do not belong together, GeometryError where a region is too small; none of these leaves a
-    trace in the folder.
+    continues with the units that are not done.
+
+    Args:
+        config: Of the run.
+        share: What of the stage this process is to do.
+        workers: Processes; None = one for each core, where the volumes are worth it.
+        limits: How large volumes and their pieces may be.
+
+    Raises DataError where there is nothing to learn from, VolumeError where image and labels do not belong together,
+    GeometryError where a region is too small; none of these leaves a trace in the folder.
     """
     if not config.data.volumes or None in (region.labels for region in config.data.labelled.values()):
         raise DataError(
             f"Run {config.run} has nothing to prepare: data.train with image and labels is needed. "
             "A run with a ready-made checkpoint starts at inference."
         )
-    paths = RunPaths.of(config)
-    stage = Stage(paths.prepare, _settings(config))
-    if stage.is_done():
-        log(f"{paths.prepare} is already complete.")
-        return
-    with stage.locked(), ExitStack() as opened:
-        if stage.is_done():
-            return
-        volumes = [
-            opened.enter_context(labelled_volume(config, key, region, files))
-            for key, (region, files) in labelled_files(config).items()
-        ]
-        stage.begin()
-        try:
-            facts = {}
-            for volume in volumes:
-                judges = volume.region is config.data.validation
-                seed = VALIDATION_SEED if judges else config.seed
-                facts[volume.key] = prepare_volume(config, volume, seed, with_seeds=not judges)
-        except DataError:
-            # Other settings are needed, and they must find the folder free.
-            for path in (*(file for volume in volumes for file in made_files(volume)), stage.started_marker):
-                remove(path)
-            raise
-        stage.finish(**facts)
+    volumes = []
+    for key, (region, files) in labelled_files(config).items():
+        judges = region is config.data.validation
+        seed = VALIDATION_SEED if judges else config.seed
+        volumes.append(LabelledVolume.of(config, key, region, files, seed, not judges, limits or Limits()))
+    if workers is None:
+        workers = usable_cores() if sum(prod(volume.shape) for volume in volumes) > _SMALL else 1
+    cut = {volume.key: volume.cut for volume in volumes if volume.cut}
+    stage = Stage(RunPaths.of(config).prepare, {**fingerprint(config, "prepare"), **({"cut": cut} if cut else {})})
+    try:
+        done = not BlockwiseStage(stage, steps(stage, volumes), "ffn prepare").run(workers, share)
+    except DataError:
+        # Other settings are needed, and they must find the folder free.
+        made = [path for volume in volumes for path in volume.made]
+        for path in (*made, stage.folder / STEPS, stage.started_marker):
+            remove(path)
+        raise
+    if done:
+        log(f"{stage.folder} is already complete.")
+
+
+def steps(stage: Stage, volumes: Sequence[LabelledVolume]) -> list[Task]:
+    """The steps of the stage, in their order (`ffn.prepare.steps` says what they do)."""
+
+    def step(task: Task) -> Step:
+        return BlockwiseStage.step_of(stage, task)
+
+    sizes = LabelSizes(volumes)
+    objects = Objects(volumes, sizes, step(sizes), stage.folder / STEPS / Objects.name)
+    classes = Classes(volumes, objects)
+    counts = ClassCounts(volumes, classes, step(classes))
+    sample = Sample(volumes, step(counts))
+    coordinates = Coordinates(volumes, (classes, step(classes)), step(counts), (sample, step(sample)))
+    seeds = SeedTiles(volumes)
+    summary = Summary(volumes, seeds, step(seeds), stage.folder / STEPS / Summary.name)
+    return [sizes, objects, classes, counts, sample, coordinates, seeds, summary]
 
 
 def labelled_files(config: Config) -> dict[str, tuple[Region, VolumeFiles]]:
@@ -73,19 +100,3 @@ def labelled_files(config: Config) -> dict[str, tuple[Region, VolumeFiles]]:
     if config.data.validation is not None:
         found["data.validation"] = config.data.validation, paths.validation_volume
     return found
-
-
-def _settings(config: Config) -> dict[str, Any]:
-    """All that decides the contents of the folder."""
-    network, regions = config.network, config.data.labelled
-    synthetic = any(SYNTHETIC in (region.image, region.labels) for region in regions.values())
-    return {
-        # How often a volume is drawn from is training's affair.
-        **{key: region.model_dump(exclude={"weight"}) for key, region in regions.items()},
-        "synthetic": config.synthetic.model_dump() if synthetic else None,
-        "voxel_size": config.data.voxel_size,
-        "prepare": {**config.prepare.model_dump(), "lom_radius": lom_radius(config)},
-        "network": {key: getattr(network, key) for key in ("downsample", "fov", "image_mean", "image_stddev")},
-        "margin": training_margin(config),
-        "seed": config.seed,
-    }

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from ffn.blockwise import library_threads
 from ffn.files import write_text
 from ffn.geometry import ZYX
 from ffn.prepare.edges import edge_mask
@@ -44,7 +45,7 @@ def distance_to_edges(
     if exclusion is not None:
         is_edge |= exclusion
     steps = tuple(edge / min(voxel_size) for edge in voxel_size)
-    distance = edt.edt(~is_edge, anisotropy=steps, black_border=False, order="C", parallel=0)
+    distance = edt.edt(~is_edge, anisotropy=steps, black_border=False, order="C", parallel=library_threads())
     distance[~np.isfinite(distance)] = -1
     if exclusion is not None:
         distance[exclusion] = -1

@@ -1,75 +1,205 @@
-"""Preparing one volume with labels, to learn from or to judge on."""
+"""A volume with labels, to learn from or to judge on, as the steps of `ffn prepare` see it."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from ffn.blockwise import Grid
 from ffn.config import Config, Region
-from ffn.errors import DataError, GeometryError
-from ffn.geometry import ZYX, Box, overlapping_tiles
+from ffn.config.reach import lom_radius, training_margin
+from ffn.errors import GeometryError
+from ffn.geometry import ZYX, Box, blocks, overlapping_tiles
 from ffn.prepare.centres import Centres
-from ffn.prepare.coordinates import CoordinateStream, write_coordinates
-from ffn.prepare.partitions import write_partitions
-from ffn.prepare.seeds import peak_seeds, write_seeds
-from ffn.progress import Progress, log
+from ffn.prepare.coordinates import centre_box
+from ffn.prepare.partitions import BLOCK, IGNORED, valid_box
+from ffn.prepare.sample import PER_CLASS
 from ffn.runs import VolumeFiles, image_uri, labels_uri
-from ffn.volumes import Volume, check_pair, coarsen, open_image, open_labels, open_volume
+from ffn.volumes import Volume, VoxelSize, check_pair, chunk_dividing, coarsen, open_image, open_labels, open_volume
+from ffn.volumes.store import Store, StoreLayout, shard_of
 
 PARTITIONS = "partitions"
-# A region larger than this gets its seeds piece by piece: 512^3 voxels take about 3 GB.
-_SEED_TILE = (512, 512, 512)
-_SEED_OVERLAP = (64, 64, 64)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How large volumes and their pieces may be; all in voxels, zyx.
+
+    Attributes:
+        listed: A volume up to this size has all of its centres listed, and its partitions in one HDF5 file: at most
+            5 GB on disk, 16 bytes of memory for each voxel of the largest class, and some minutes of one process. Twice
+            that would no longer fit into the memory of many nodes. A larger volume has a sample and a store.
+        per_class: Centres of a class in a sample, at most.
+        block: What is classified at once, with its surroundings; the grid of the sample.
+        shard: A file of the store, whole blocks; None = by the volume.
+        tile: A region larger than this gets its seeds piece by piece: 512^3 voxels take about 3 GB.
+        overlap: Of these pieces.
+    """
+
+    listed: int = 10**9
+    per_class: int = PER_CLASS
+    block: ZYX = BLOCK
+    shard: ZYX | None = None
+    tile: ZYX = (512, 512, 512)
+    overlap: ZYX = (64, 64, 64)
 
 
 @dataclass(frozen=True)
 class LabelledVolume:
-    """An open region with labels; `image` and `labels` in network voxels, `fine_image` as it is stored."""
+    """A region that the configuration has at `key`; its data are opened when they are read first.
 
+    Attributes:
+        config: Of the run.
+        key: What the configuration calls the region.
+        region: What it says of it.
+        files: What is made of it.
+        seed: Decides the order of its coordinates.
+        with_seeds: Whether places from which flood fills could start are wanted.
+        limits: By which it is cut.
+        shape: Network voxels.
+        image_shape: Voxels as they are stored.
+        voxel_size: Of a network voxel, nanometres; None = not known.
+    """
+
+    config: Config
     key: str
     region: Region
     files: VolumeFiles
-    fine_image: Volume
-    image: Volume
-    labels: Volume
+    seed: int
+    with_seeds: bool
+    limits: Limits
+    shape: ZYX
+    image_shape: ZYX
+    voxel_size: VoxelSize | None
+
+    @classmethod
+    def of(
+        cls, config: Config, key: str, region: Region, files: VolumeFiles, seed: int, with_seeds: bool, limits: Limits
+    ) -> "LabelledVolume":
+        """Look at the headers of a region's data.
+
+        Raises VolumeError where image and labels do not belong together, GeometryError where no training example fits.
+        """
+        with _open_image(config, region) as fine_image, _open_labels(config, region) as fine_labels:
+            check_pair(fine_image, fine_labels)
+            image = coarsen(fine_image, config.network.downsample, labels=False)
+            labels = coarsen(fine_labels, config.network.downsample, labels=True)
+            _check_size(key, image.shape, training_margin(config))
+            valid_box(labels.shape, lom_radius(config))
+            voxel_size = labels.voxel_size or image.voxel_size
+            return cls(config, key, region, files, seed, with_seeds, limits, labels.shape, fine_image.shape, voxel_size)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether it is too large for a list of all centres."""
+        return Box.of_shape(self.shape).voxels > self.limits.listed
+
+    @property
+    def cut(self) -> dict[str, Any]:
+        """How it is cut, as far as that decides what is made of it."""
+        if not self.is_sampled:
+            return {}
+        return {"block": self.limits.block, "shard": self.layout.shard, "per_class": self.limits.per_class}
+
+    @property
+    def blocks(self) -> Grid:
+        """What is classified at once."""
+        return Grid(Box.of_shape(self.shape), self.limits.block)
+
+    @property
+    def units(self) -> Grid:
+        """The units of the steps that go through all voxels: a block, or a shard of the store."""
+        return Grid(Box.of_shape(self.shape), self.layout.shard) if self.is_sampled else self.blocks
+
+    def blocks_in(self, unit: Box) -> Iterator[tuple[int, Box]]:
+        """The blocks that a unit is made of, with their numbers in the volume."""
+        for box in blocks(unit, self.limits.block):
+            z, y, x = (a // n for a, n in zip(box.start, self.limits.block, strict=True))
+            yield self.blocks.number((z, y, x)), box
+
+    @property
+    def layout(self) -> StoreLayout:
+        block = self.limits.block
+        shard = self.limits.shard or shard_of(self.shape, block)
+        return StoreLayout(self.shape, "uint8", chunk_dividing(block), shard, self.voxel_size, fill=IGNORED)
+
+    @cached_property
+    def store(self) -> Store:
+        """Where the partitions of a sampled volume go."""
+        return Store(self.files.partitions_store, self.layout)
+
+    @cached_property
+    def labels(self) -> Volume:
+        """uint64, in network voxels."""
+        return coarsen(_open_labels(self.config, self.region), self.config.network.downsample, labels=True)
+
+    @cached_property
+    def fine_image(self) -> Volume:
+        """uint8, as it is stored."""
+        return _open_image(self.config, self.region)
+
+    @cached_property
+    def partitions(self) -> Volume:
+        """The classes, once they are made."""
+        store, file = self.files.partitions_store, self.files.partitions
+        return open_volume(str(store) if self.is_sampled else f"{file}:{PARTITIONS}")
+
+    def centres(self) -> Centres:
+        """The classes of the voxels that may be centres of examples, and a fresh count of the others."""
+        unknown = self.region.label_zero == "unknown"
+        voxel_size = self.voxel_size or (1.0, 1.0, 1.0)
+        return Centres(self.partitions, self.labels, self.config.prepare.min_boundary_nm, voxel_size, unknown)
+
+    @property
+    def valid(self) -> Box:
+        """The voxels that have a class."""
+        return valid_box(self.shape, lom_radius(self.config))
+
+    @property
+    def margin(self) -> ZYX:
+        return training_margin(self.config)
+
+    @property
+    def inside(self) -> Box:
+        """The voxels around which an example fits."""
+        return centre_box(self.shape, self.margin)
+
+    @property
+    def classes(self) -> int:
+        """Partition classes, 255 not counted."""
+        return len(self.config.prepare.thresholds) + 2
+
+    @property
+    def tiles(self) -> list[Box]:
+        """The pieces of the image that get seeds, each for itself."""
+        if not self.with_seeds:
+            return []
+        return overlapping_tiles(Box.of_shape(self.image_shape), self.limits.tile, self.limits.overlap)
+
+    @property
+    def made(self) -> list[Path]:
+        """Everything that preparing may leave behind."""
+        files = self.files
+        return [files.partitions, files.partitions_store, files.coordinates, files.seeds]
+
+    def close(self) -> None:
+        """Let go of open files; they are opened again when they are needed."""
+        for name in ("labels", "fine_image", "partitions"):
+            with suppress(KeyError):
+                self.__dict__.pop(name).close()
 
 
-@contextmanager
-def labelled_volume(config: Config, key: str, region: Region, files: VolumeFiles) -> Iterator[LabelledVolume]:
-    """Open a region that the configuration has at `key`, whose prepared files are or will be `files`.
-
-    Raises VolumeError where image and labels do not belong together, GeometryError where no training example fits.
-    """
-    voxel_size = config.data.voxel_size
-    with (
-        open_image(image_uri(config, region), box=region.bounds, voxel_size=voxel_size) as fine_image,
-        open_labels(str(labels_uri(config, region)), box=region.bounds, voxel_size=voxel_size) as fine_labels,
-    ):
-        check_pair(fine_image, fine_labels)
-        image = coarsen(fine_image, config.network.downsample, labels=False)
-        labels = coarsen(fine_labels, config.network.downsample, labels=True)
-        _check_size(key, image.shape, training_margin(config))
-        yield LabelledVolume(key, region, files, fine_image, image, labels)
+def _open_image(config: Config, region: Region) -> Volume:
+    return open_image(image_uri(config, region), box=region.bounds, voxel_size=config.data.voxel_size)
 
 
-def lom_radius(config: Config) -> ZYX:
-    """Half size of the partitions' cube: as configured, else as far as the field of view reaches in training."""
-    return config.prepare.lom_radius or _reach(config, 1)
-
-
-def training_margin(config: Config) -> ZYX:
-    """How far a training patch reaches from its centre: half a field of view and all moves that the policy makes."""
-    return _reach(config, 2 if config.training.moves == "max_pred_moves" else 1)
-
-
-def _reach(config: Config, moves: int) -> ZYX:
-    network = config.network
-    z, y, x = (size // 2 + moves * delta for size, delta in zip(network.fov, network.deltas, strict=True))
-    return z, y, x
+def _open_labels(config: Config, region: Region) -> Volume:
+    return open_labels(str(labels_uri(config, region)), box=region.bounds, voxel_size=config.data.voxel_size)
 
 
 def _check_size(key: str, shape: ZYX, margin: ZYX) -> None:
@@ -79,89 +209,3 @@ def _check_size(key: str, shape: ZYX, margin: ZYX) -> None:
                 f"{key} has {size} network voxels along {axis}, but a training patch (field of view and its moves) "
                 f"has {2 * reach + 1}. Use a larger region, or a smaller network.fov or network.deltas."
             )
-
-
-def made_files(volume: LabelledVolume) -> list[Path]:
-    """Everything that `prepare_volume` may leave behind."""
-    return [volume.files.partitions, volume.files.coordinates, volume.files.seeds]
-
-
-def prepare_volume(config: Config, volume: LabelledVolume, seed: int, with_seeds: bool) -> dict[str, Any]:
-    """Make what is missing of the volume's files; `seed` decides the order of its coordinates.
-
-    Returns:
-        Numbers of voxels: `seeds`, `coordinates` by class, and `left_out` as centres by reason.
-
-    Raises:
-        DataError: There is nothing to learn from.
-    """
-    files, labels = volume.files, volume.labels
-    voxel_size = labels.voxel_size or volume.image.voxel_size
-    if not files.partitions.exists():
-        write_partitions(
-            labels,
-            files.partitions,
-            PARTITIONS,
-            config.prepare.thresholds,
-            lom_radius(config),
-            config.prepare.min_size,
-            voxel_size,
-        )
-    if not files.coordinates.exists():
-        with open_volume(f"{files.partitions}:{PARTITIONS}") as partitions:
-            centres = Centres(
-                partitions,
-                labels,
-                config.prepare.min_boundary_nm,
-                voxel_size or (1.0, 1.0, 1.0),
-                zero_is_unknown=volume.region.label_zero == "unknown",
-            )
-            write_coordinates(centres, files.coordinates, training_margin(config), seed, centres.left_out)
-    facts: dict[str, Any] = {}
-    if with_seeds:
-        if not files.seeds.exists():
-            write_seeds(files.seeds, _region_seeds(config, volume.fine_image))
-        facts["seeds"] = len(files.seeds.read_text(encoding="utf-8").splitlines())
-    with CoordinateStream(files.coordinates, seed) as stream:
-        facts["coordinates"] = {str(value): count for value, count in stream.counts.items()}
-        facts["left_out"] = stream.left_out
-    log(f"{volume.key}: {_summary(facts['coordinates'], facts['left_out'])}")
-    return facts
-
-
-def _summary(coordinates: dict[str, int], left_out: dict[str, int]) -> str:
-    """How many centres there are, and which part of the voxels is left out at each filter, of those that reach it."""
-    reasons = {
-        "outside": "too near the faces",
-        "ignored": "without a class",
-        "unlabelled": "unlabelled",
-        "near_boundary": "within prepare.min_boundary_nm of another object",
-    }
-    kept = sum(coordinates.values())
-    remaining, parts = kept + sum(left_out.values()), []
-    for reason, words in reasons.items():
-        if left_out[reason]:
-            parts.append(f"{left_out[reason] / remaining:.1%} {words}")
-            remaining -= left_out[reason]
-    dropped = f" (left out, of the voxels that remain each time: {', '.join(parts)})" if parts else ""
-    return f"{kept} centres of examples in {len(coordinates)} classes{dropped}"
-
-
-def _region_seeds(config: Config, image: Volume) -> NDArray[np.int64]:
-    """Seeds of the region in image voxels, ascending; of a large one, the seeds of its tiles, each once."""
-    network, voxel_size = config.network, image.voxel_size or (1.0, 1.0, 1.0)
-    tiles = overlapping_tiles(Box.of_shape(image.shape), _SEED_TILE, _SEED_OVERLAP)
-    found = []
-    with Progress("seeds", sum(tile.voxels for tile in tiles), "voxels") as progress:
-        for tile in tiles:
-            grey = image.read(tile).astype(np.float32)
-            grey = (grey - np.float32(network.image_mean)) / np.float32(network.image_stddev)
-            found.append(peak_seeds(grey, network.fov_in_image_voxels, voxel_size) + np.array(tile.start))
-            progress.advance(tile.voxels)
-    seeds = np.unique(np.concatenate(found), axis=0)
-    if len(seeds) == 0:
-        raise DataError(
-            f"No seed was found in {image.uri}: no place inside the box is both away from edges and far enough from "
-            "the faces for the field of view. Check that the image is not constant and that the box is right."
-        )
-    return seeds

@@ -5,7 +5,7 @@
     segmentation.zarr/0/c/1/0/2        a shard: many compressed chunks and an index of them
 
 A shard is a file that one process writes whole, under a name of its own that then becomes the shard's by an atomic
-rename. A shard of zeros has no file. Any program that reads zarr version 3 opens a store as it is.
+rename. A shard of nothing but the fill value has no file. Any program that reads zarr version 3 opens a store as it is.
 
 Formats: zarr-specs, version 3 with the codec `sharding_indexed`; OME-NGFF 0.5.
 """
@@ -51,6 +51,7 @@ class StoreLayout:
         shard: Voxels of a file, a multiple of the chunk.
         voxel_size: Nanometres; None = not known.
         offset: Voxel of the source volume at which the array begins.
+        fill: Value of voxels that are not stored.
     """
 
     shape: ZYX
@@ -59,6 +60,7 @@ class StoreLayout:
     shard: ZYX
     voxel_size: VoxelSize | None
     offset: ZYX = (0, 0, 0)
+    fill: int = 0
 
     @classmethod
     def of_blocks(
@@ -69,9 +71,10 @@ class StoreLayout:
         voxel_size: VoxelSize | None,
         offset: ZYX = (0, 0, 0),
         shard: ZYX | None = None,
+        fill: int = 0,
     ) -> "StoreLayout":
         """The layout of an array that is made block by block: shards are whole blocks, by default as suits its size."""
-        return cls(shape, dtype, chunk_dividing(block), shard or shard_of(shape, block), voxel_size, offset)
+        return cls(shape, dtype, chunk_dividing(block), shard or shard_of(shape, block), voxel_size, offset, fill)
 
 
 def shard_of(shape: Sequence[int], block: ZYX) -> ZYX:
@@ -128,7 +131,7 @@ class Store:
             values: zyx, of the array's type.
 
         Returns:
-            Bytes of its file; 0 where all voxels are 0 and there is none.
+            Bytes of its file; 0 where all voxels have the fill value and there is none.
 
         Raises GeometryError where the box is not a shard, OSError when the disk is full.
         """
@@ -163,7 +166,7 @@ class Store:
         metadata = {
             "shape": layout.shape,
             "data_type": layout.dtype,
-            "fill_value": 0,
+            "fill_value": layout.fill,
             "dimension_names": ["z", "y", "x"],
             "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": layout.shard}},
             "codecs": [_codec("sharding_indexed", chunk_shape=layout.chunk, codecs=inner, index_codecs=index)],

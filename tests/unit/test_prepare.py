@@ -10,14 +10,30 @@ import pytest
 from ffn.cli import main
 from ffn.config import Config, parse_config
 from ffn.errors import DataError, FFNError, GeometryError, StageError, VolumeError
-from ffn.prepare import volume as preparation
+from ffn.prepare import steps, summary
 from ffn.prepare.coordinates import CoordinateStream
 from ffn.prepare.partitions import partition_labels
 from ffn.prepare.run import prepare_training
 from ffn.prepare.seeds import peak_seeds
-from ffn.prepare.volume import lom_radius, training_margin
+from ffn.prepare.volume import Limits, lom_radius, training_margin
 
 BOX = "4:40,2:44,0:46"
+VICTIMS = [
+    (steps, "label_sizes"),
+    (steps, "large_ones"),
+    (steps, "partition_box"),
+    (steps, "write_classes"),
+    (steps, "write_coordinates"),
+    (summary, "peak_seeds"),
+    (summary, "merged"),
+]
+LATER_VICTIMS = [
+    (steps, "partition_box", 2),
+    (steps, "write_classes", 1),
+    (steps, "write_coordinates", 2),
+    (summary, "peak_seeds", 1),
+    (summary, "merged", 1),
+]
 
 
 @pytest.fixture
@@ -91,15 +107,15 @@ class TestRunningAgain:
         assert "already complete" in capsys.readouterr().err
         assert {p.name: p.stat().st_mtime_ns for p in (tmp_path / "results/toy/prepare").iterdir()} == times
 
-    @pytest.mark.parametrize("victim", ["write_partitions", "write_coordinates", "write_seeds"])
-    def test_killed_anywhere_ends_in_the_same_files(self, tmp_path, monkeypatch, victim):
+    @pytest.mark.parametrize(("module", "victim"), VICTIMS)
+    def test_killed_anywhere_ends_in_the_same_files(self, tmp_path, monkeypatch, module, victim):
         prepare_training(config_for(tmp_path))
         folder = tmp_path / "results/toy/prepare"
         undisturbed = {path.name: path.read_bytes() for path in folder.iterdir()}
         for path in folder.iterdir():
             path.unlink()
         with monkeypatch.context() as patched:
-            patched.setattr(preparation, victim, _killed)
+            patched.setattr(module, victim, _killed)
             with pytest.raises(KeyboardInterrupt):
                 prepare_training(config_for(tmp_path))
         assert not (folder / "done.json").exists()
@@ -148,23 +164,21 @@ class TestSeveralVolumes:
         assert "data.train.1: 5184 centres of examples" in capsys.readouterr().err
 
     @pytest.mark.usefixtures("volume")
-    @pytest.mark.parametrize(
-        ("victim", "call"), [("write_partitions", 1), ("write_seeds", 1), ("write_coordinates", 2)]
-    )
-    def test_killed_anywhere_ends_in_the_same_files(self, tmp_path, monkeypatch, victim, call):
+    @pytest.mark.parametrize(("module", "victim", "call"), LATER_VICTIMS)
+    def test_killed_anywhere_ends_in_the_same_files(self, tmp_path, monkeypatch, module, victim, call):
         prepare_training(several(tmp_path))
         folder = tmp_path / "results/several/prepare"
         undisturbed = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
         for path in undisturbed:
             path.unlink()
-        original, calls = getattr(preparation, victim), []
+        original, calls = getattr(module, victim), []
 
         def killed_at_some_call(*args, **options):
             calls.append(args)
             return original(*args, **options) if len(calls) <= call else _killed()
 
         with monkeypatch.context() as patched:
-            patched.setattr(preparation, victim, killed_at_some_call)
+            patched.setattr(module, victim, killed_at_some_call)
             with pytest.raises(KeyboardInterrupt):
                 prepare_training(several(tmp_path))
         assert not (folder / "done.json").exists()
@@ -254,10 +268,8 @@ def test_command(volume, tmp_path, capsys):
     assert (tmp_path / "results/toy/prepare/done.json").exists()
 
 
-def test_large_regions_get_seeds_tile_by_tile(volume, tmp_path, monkeypatch):
-    monkeypatch.setattr(preparation, "_SEED_TILE", (24, 30, 46))
-    monkeypatch.setattr(preparation, "_SEED_OVERLAP", (8, 10, 8))
-    prepare_training(config_for(tmp_path))
+def test_large_regions_get_seeds_tile_by_tile(volume, tmp_path):
+    prepare_training(config_for(tmp_path), limits=Limits(tile=(24, 30, 46), overlap=(8, 10, 8)))
     seeds = np.loadtxt(tmp_path / "results/toy/prepare/seeds.csv", delimiter=",", dtype=int)
     image = volume[1][4:40, 2:44, 0:46]
     expected = set()
