@@ -89,7 +89,7 @@ class Pool:
         Raises what the task raises; WorkerError where a process was killed or memory ran out.
         """
         try:
-            if self.workers == 1 or len(task) == 1:
+            if self.workers == 1 or len(task) == 1 or task.takes_machine:
                 yield from ((unit, task.run(unit)) for unit in units)
             else:
                 yield from self._side_by_side(task, iter(units))

@@ -11,9 +11,10 @@ first does what others have left.
 
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ffn.blockwise.grid import part_of
 from ffn.blockwise.ledger import Ledger, LedgerWriter
@@ -86,6 +87,15 @@ class Step:
         """What is done of the step at this moment."""
         return Ledger(self.folder, self.fingerprint, self.units)
 
+    def facts(self) -> Mapping[str, Any]:
+        """What a step of a single unit noted. Raises StageError where it is not done."""
+        ledger = self.ledger()
+        if not ledger.is_complete:
+            raise StageError(
+                f"{self.folder}: this step is not done. Run the same command with --step {self.folder.name} first."
+            )
+        return ledger[0].facts
+
 
 class BlockwiseStage:
     """A stage's folder and the steps that fill it.
@@ -148,9 +158,9 @@ class BlockwiseStage:
 
     def _do(self, task: Task, pool: Pool, part: JobPart, peer: Peer) -> None:
         """Do the units of one part of a step that nobody has done."""
-        step = self.step_of(self.stage, task)
         if task is not self.tasks[0]:
             self._require(self.tasks[self.tasks.index(task) - 1], looks=peer.rank == 0)
+        step = self.step_of(self.stage, task)
         ledger, units = step.ledger(), part.units(len(task))
         ledger.forget(lambda entry: entry.unit in units and not task.is_intact(entry))
         total = sum(task.size(unit) for unit in units)

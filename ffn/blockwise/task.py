@@ -33,15 +33,21 @@ class Task(ABC):
         name: Of the step: its folder and its `--step` on the command line.
         unit: What progress counts.
         remedy: What helps where processes take too much memory.
+        takes_machine: Whether a unit has all cores, or a GPU, to itself. Its units are then done in the first process,
+            one after the other.
     """
 
     name: ClassVar[str]
     unit: ClassVar[str] = "units"
+    takes_machine: ClassVar[bool] = False
     remedy: ClassVar[str] = "Use fewer processes."
 
     @abstractmethod
     def __len__(self) -> int:
-        """How many units there are."""
+        """How many units there are.
+
+        May follow from what an earlier step noted (`Step.facts`): it is asked for when the step before is complete.
+        """
 
     @abstractmethod
     def run(self, unit: int) -> Result:
