@@ -10,6 +10,7 @@ first does what others have left.
 """
 
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,6 @@ from ffn.blockwise.ledger import Ledger, LedgerWriter
 from ffn.blockwise.pool import Pool
 from ffn.blockwise.task import Reduce, Task
 from ffn.errors import StageError
-from ffn.files import remove
 from ffn.peers import ALONE, Peer
 from ffn.progress import Progress
 from ffn.stages import Stage, settings_hash
@@ -206,7 +206,8 @@ class BlockwiseStage:
         """Remove what only an unfinished stage needs; the ledgers last, so that a kill leaves it to the next run."""
         if (self.stage.folder / STEPS).exists():
             self._clean()
-            remove(self.stage.folder / STEPS)
+            # Other processes may be removing the same, or noting a last unit that someone else has done too.
+            shutil.rmtree(self.stage.folder / STEPS, ignore_errors=True)
 
 
 def _undone(ledger: Ledger, units: Sequence[int], part: JobPart) -> Iterator[int]:
