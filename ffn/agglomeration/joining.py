@@ -1,6 +1,7 @@
 """Joining pairs, in steps: `resegment`, `join`, `relabel`, `summary`."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +18,7 @@ from ffn.agglomeration.records import Record, columns_of
 from ffn.agglomeration.refill import Refill, refill_pairs
 from ffn.agglomeration.spec import MOVED, Joined, OverBlocks, Spec
 from ffn.assembly.fill import Filling, open_filling
-from ffn.blockwise import Entry, Reduce, Result, Step, Task
+from ffn.blockwise import Entry, Reduce, Result, Task
 from ffn.blockwise.tables import Sorter, StoredTable, Table, TableWriter, find_rows
 from ffn.config import Config
 from ffn.geometry import Box
@@ -62,6 +63,7 @@ class Resegment(Task):
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
+        self._joined = self._fovs = 0
 
     def __len__(self) -> int:
         return int(self._plan["groups"])
@@ -71,12 +73,19 @@ class Resegment(Task):
         return end - begin
 
     def run(self, unit: int) -> Result:
+        _ = self._began
         pairs = pairs_of(self.spec.planned.rows(*self._rows(unit)))
         network = self.load()
         concurrent = side_by_side(self.spec.config.inference.concurrent, network.batch_size)
         records: list[Record] = []
         refill_pairs(self._refill, pairs, network, concurrent, records.append)
         return Result(columns_of(records))
+
+    def note(self, result: Result) -> str:
+        """Of what this process did."""
+        self._joined += int(np.count_nonzero(result.columns["joined"]))
+        self._fovs += int(result.columns["fovs"].sum())
+        return f"{self._joined} joined, {self._fovs / max(time.monotonic() - self._began, 1e-9):.1f} FOVs/s"
 
     def close(self) -> None:
         self._files.close()
@@ -89,6 +98,10 @@ class Resegment(Task):
     @cached_property
     def _network(self) -> BatchedNetwork:
         return load_network(self.spec.config)
+
+    @cached_property
+    def _began(self) -> float:
+        return time.monotonic()
 
     @cached_property
     def _files(self) -> ExitStack:
@@ -120,41 +133,42 @@ class Join(Joined):
         return self.spec.moved
 
     def run(self, unit: int) -> Result:
-        spec, tried = self.spec, int(self.spec.plan["tried"])
-        step = spec.step(Resegment.name, int(spec.plan["groups"]))
-        segments = spec.segments["ids"]
+        spec, plan = self.spec, self.spec.plan
+        ledger = spec.step(Resegment.name, int(plan["groups"])).ledger()
         counts = {"joined": 0, "fovs": 0}
-        joined = joined_segments(segments, _joined_pairs(step, counts))
+        with Sorter(self.folder, DOUBT, rows=_CANDIDATES) as sorter:
+            joined = joined_segments(spec.segments["ids"], _joined_pairs(ledger.columns(), sorter, counts))
+            write_candidates(spec.stage.folder, _with_objects(sorter.pieces(), joined), plan["tried"], spec.box.start)
         moved = joined["segment"] != joined["object"]
         with TableWriter(spec.moved.path, MOVED) as writer:
             writer.append({name: values[moved] for name, values in joined.items()})
         write_objects(spec.stage.folder, joined)
-        write_candidates(spec.stage.folder, self._candidates(step, joined), tried, spec.box.start)
         spec.store.created()
         # Each object that has voxels is one of the segments, and each segment has voxels.
         objects = int(spec.reduce("segments").facts()["segments"]) - int(np.count_nonzero(moved))
         return self.noted(joined=counts["joined"], objects=objects, fovs=counts["fovs"])
-
-    def _candidates(self, step: Step, joined: Table) -> Iterator[Table]:
-        with Sorter(self.folder, DOUBT, rows=_CANDIDATES) as sorter:
-            for columns in step.ledger().columns():
-                sorter.add(doubted(columns))
-            for piece in sorter.pieces():
-                ends = {f"object_{n}": objects_of(piece[n], joined["segment"], joined["object"]) for n in ("a", "b")}
-                yield {**piece, **ends}
 
 
 _CANDIDATES = 1 << 20
 """Candidates that are held in memory: a row has some 250 bytes."""
 
 
-def _joined_pairs(step: Step, counts: dict[str, int]) -> Iterator[tuple[NDArray[np.uint64], NDArray[np.uint64]]]:
-    """Pairs that are one, group by group; what there is of them is added to `counts`."""
-    for columns in step.ledger().columns():
+def _joined_pairs(
+    groups: Iterable[Table], candidates: Sorter, counts: dict[str, int]
+) -> Iterator[tuple[NDArray[np.uint64], NDArray[np.uint64]]]:
+    """Pairs that are one, group by group; all are added to the candidates, and what there is of them to `counts`."""
+    for columns in groups:
+        candidates.add(doubted(columns))
         joined = columns["joined"]
         counts["joined"] += int(np.count_nonzero(joined))
         counts["fovs"] += int(columns["fovs"].sum())
         yield columns["a"][joined], columns["b"][joined]
+
+
+def _with_objects(candidates: Iterable[Table], joined: Table) -> Iterator[Table]:
+    for piece in candidates:
+        ends = {f"object_{end}": objects_of(piece[end], joined["segment"], joined["object"]) for end in ("a", "b")}
+        yield {**piece, **ends}
 
 
 class Relabel(OverBlocks):

@@ -31,7 +31,6 @@ from ffn.agglomeration.spec import Spec, layout_of
 from ffn.blockwise import EVERYTHING, BlockwiseStage, Share, suitable_workers
 from ffn.config import Config
 from ffn.errors import ConfigError, DataError, StageError
-from ffn.files import remove
 from ffn.fingerprint import fingerprint
 from ffn.inference.devices import share_devices
 from ffn.inference.fingerprint import checkpoint_fingerprint
@@ -45,8 +44,6 @@ COMMAND = "ffn agglomerate --config FILE"
 _SHARD = "shard"
 _VOXELS_OF_A_WORKER = 1 << 22
 """Fewer are done before another process has started."""
-_OLDER = ("pairs.h5", "results.jsonl")
-"""What a version before there were stores left when it was killed; it is not taken up."""
 
 
 def agglomerate(config: Config, share: Share = EVERYTHING) -> None:
@@ -63,15 +60,12 @@ def agglomerate(config: Config, share: Share = EVERYTHING) -> None:
         log(f"{folder} is already complete, in files of an older version.")
         return
     tasks = [*finding_tasks(spec), *joining_tasks(spec)]
-    if not spec.stage.is_done():
-        if share.step in (None, Resegment.name):
-            share_devices(share.peer)
-            # Before the folder is claimed: weights of another network leave no trace of settings that never worked.
-            for task in tasks:
-                if isinstance(task, Resegment):
-                    task.load()
-        for name in _OLDER:
-            remove(folder / name)
+    if share.step in (None, Resegment.name) and not spec.stage.is_done():
+        share_devices(share.peer)
+        # Before the folder is claimed: weights of another network leave no trace of settings that never worked.
+        for task in tasks:
+            if isinstance(task, Resegment):
+                task.load()
     steps = BlockwiseStage(spec.stage, tasks, COMMAND, spec.store.remove_leftovers)
     if not steps.run(_workers(spec), share):
         log(f"{folder} is already complete.")

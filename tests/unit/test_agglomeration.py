@@ -18,6 +18,7 @@ from flooding import Batches, ConnectedNetwork
 
 from ffn.agglomeration import candidates as lists
 from ffn.agglomeration import joining
+from ffn.agglomeration import run as stage
 from ffn.agglomeration.candidates import DOUBT, doubted, read_candidates, write_candidates
 from ffn.agglomeration.decision_points import DecisionPoint
 from ffn.agglomeration.objects import joined_segments, objects_of
@@ -458,6 +459,42 @@ def test_pooled_network_voxels(tmp_path, network):
     assert {entry["joined"] for entry in read_candidates(folder)} == {True, False}
 
 
+def test_a_run_of_an_earlier_version(run, network):
+    """Finished, it is taken as it is, and its lists and labels are read; unfinished, it is refused."""
+    config = configured(run)
+    paths = RunPaths.of(config)
+    agglomerate(config)
+    folder, labels = paths.agglomerate, labels_of(paths.agglomerate)
+    marker = json.loads((folder / "done.json").read_text())
+    older = {key: value for key, value in marker["settings"].items() if key != "shard"}
+    candidates = read_candidates(folder)
+    emptied(folder)
+    with create_hdf5(folder / "segmentation.h5", "labels", labels.shape, np.uint64, rods.VOXELS) as volume:
+        volume.write(rods.Box.of_shape(labels.shape), labels)
+    write_json(folder / "candidates.json", candidates)
+    for name in ("pairs.h5", "objects.json"):
+        (folder / name).write_text("of an earlier version")
+    Stage(folder, older).finish(**marker["facts"])
+    before, calls = contents(folder), network.calls
+    agglomerate(config)
+    assert contents(folder) == before
+    assert network.calls == calls
+    assert read_candidates(folder) == candidates
+    evaluate_run(config)
+    export_run(config)
+    report_run(config)
+    assert json.loads(paths.scores.read_text())["excluded"]["voi"] == 0.0
+    with pytest.raises(StageError, match=r"agglomeration\.min_iou: there 0\.8, now 0\.9"):
+        agglomerate(configured(run, agglomeration={**rods.values(run)["agglomeration"], "min_iou": 0.9}))
+
+    emptied(folder)
+    Stage(folder, older).begin()
+    (folder / "results.jsonl").write_text('{"a": 1')
+    with pytest.raises(StageError, match=r"shard: there None, now .*delete that folder to start over"):
+        agglomerate(config)
+    assert (folder / "results.jsonl").exists()
+
+
 def test_finished_stage_does_nothing_and_other_thresholds_are_refused(run, network):
     config = configured(run)
     agglomerate(config)
@@ -479,6 +516,27 @@ def test_one_pair_can_be_looked_at(run, network, capsys):
     found = json.loads(capsys.readouterr().out)
     assert (found["a"], found["b"], found["joined"], found["xyz"]) == (1, 5, True, [29, 12, 13])
     assert not RunPaths.of(configured(run)).agglomerate.exists()
+
+
+def test_pairs_that_are_listed_are_not_looked_for_again(run, network, monkeypatch):
+    config = configured(run)
+    found = examine_pair(config, 5, 1)
+    agglomerate(config)
+
+    def scanned(*_):
+        raise AssertionError("the volume is looked at again")
+
+    settings = rods.values(run)["agglomeration"]
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "finding_tasks", scanned)
+        assert examine_pair(config, 5, 1) == found
+        with pytest.raises(DataError, match="Segment 99 meets no other"):
+            examine_pair(config, 1, 99)
+        stricter = examine_pair(configured(run, agglomeration={**settings, "max_smaller_segment": 1}), 5, 1)
+        assert (stricter["iou"], stricter["joined"]) == (found["iou"], False)
+    # Other pairs meet where segments are extended less.
+    with pytest.raises(DataError, match="Segment 3 meets no other"):
+        examine_pair(configured(run, agglomeration={**settings, "max_distance_nm": 5}), 1, 3)
 
 
 def test_unknown_segments_and_pairs_that_do_not_meet(run, network):
