@@ -3,6 +3,7 @@ Snakemake, which starts a rule again when they change."""
 
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from ffn.config import Config
@@ -12,6 +13,7 @@ from ffn.runs import SYNTHETIC, labels_uri
 
 STAGE_KEYS = {
     "assemble": ("assembly", "agglomeration.enabled", "data.test"),
+    "agglomerate": ("agglomeration", "assembly", "data.test", "data.voxel_size", "network", "inference"),
     "evaluate": ("data.test",),
     "prepare": (*("data.train", "data.validation", "data.voxel_size", "network", "prepare", "training.moves", "seed"),),
 }
@@ -24,6 +26,19 @@ _WITHOUT_EFFECT: dict[str, Collection[str]] = {
     "export": {"workers"},
 }
 """Settings that change how fast or how safely a stage works, but not what it makes."""
+
+_FLOOD = (
+    *("segment_threshold", "move_threshold", "deltas", "disco_seed_threshold"),
+    *("least_unseen", "offers_compared", "precision"),
+)
+_RADII = ("radius", "analysis_radius", "exclusion_radius")
+
+
+_FLOOD = (
+    *("segment_threshold", "move_threshold", "deltas", "disco_seed_threshold"),
+    *("least_unseen", "offers_compared", "precision"),
+)
+_RADII = ("radius", "analysis_radius", "exclusion_radius")
 
 
 def fingerprint(config: Config, stage: str) -> dict[str, Any]:
@@ -49,6 +64,16 @@ def _assemble(config: Config) -> dict[str, Any]:
     return {"assembly": {**_effective(config.model_dump(mode="json"), "assembly"), **fill}}
 
 
+def _agglomerate(config: Config) -> dict[str, Any]:
+    return {
+        "network": config.network.model_dump(),
+        "inference": {key: getattr(config.inference, key) for key in _FLOOD},
+        "agglomeration": config.agglomeration.model_dump(exclude={"enabled", *_RADII}),
+        "radii": asdict(config.radii),
+        "assembly": {key: getattr(config.assembly, key) for key in ("fill_nm", "dtype", "block")},
+    }
+
+
 def _evaluate(config: Config) -> dict[str, Any]:
     region = config.data.test
     return {"truth": labels_uri(config, region), "box": region.box}
@@ -71,6 +96,7 @@ def _prepare(config: Config) -> dict[str, Any]:
 
 _SETTINGS: dict[str, Callable[[Config], dict[str, Any]]] = {
     "assemble": _assemble,
+    "agglomerate": _agglomerate,
     "evaluate": _evaluate,
     "prepare": _prepare,
 }

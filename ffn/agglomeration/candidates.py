@@ -1,58 +1,47 @@
-"""What a proofreader gets: every pair that was tried, the most doubtful first, with its place and its scores."""
+"""What a proofreader gets: every pair that was tried, the most doubtful first, with its place and its scores.
+
+    candidates.parquet, candidates.csv    all of them
+    candidates.json                       the first `LISTED`
+
+They are written piece by piece, so there may be any number of them.
+"""
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+import pyarrow as pa
+import pyarrow.parquet as pq
 
+from ffn.agglomeration.records import NOWHERE, TYPES, Record, column_values
+from ffn.blockwise.tables import Table
 from ffn.errors import StageError
 from ffn.files import atomic_path, write_json
 from ffn.geometry import ZYX, xyz_from_zyx
 
+LISTED = 1000
+"""Candidates in the JSON file."""
+DOUBT = ("doubt", "a", "b")
+"""Columns of `doubted`, by which candidates are sorted."""
 _PLACES = ("zyx", "seed_a_zyx", "seed_b_zyx")
-_FIRST = ("a", "b", "joined", "reason", "margin", "zyx", "xyz")
+_FIRST = ("a", "b", "joined", "reason", "margin", "zyx")
+_OBJECTS = ("object_a", "object_b")
+_NAMES = (*_FIRST, "xyz", *_OBJECTS, *(name for name in TYPES if name not in _FIRST))
+_TYPES = {**TYPES, **dict.fromkeys(_OBJECTS, np.uint64)}
+_NAME, _CSV, _PARQUET = "candidates.json", "candidates.csv", "candidates.parquet"
 
 
-def merged_ids(pairs: Sequence[tuple[int, int]], largest: int) -> NDArray[np.uint64]:
-    """Table from segment to object, uint64 [largest + 1]: joined segments get the lowest of their ids."""
-    ids = np.arange(largest + 1, dtype=np.uint64)
-    joined = np.array(pairs, np.int64).reshape(-1, 2)
-    members, place = np.unique(joined, return_inverse=True)
-    first, second = place.reshape(-1, 2).T
-    graph = coo_array((np.ones(len(joined), np.int8), (first, second)), shape=(len(members), len(members)))
-    if len(members) > 0:
-        _, objects = connected_components(graph, directed=False)
-        # Members ascend, so the first of each object is its lowest.
-        _, lowest, member = np.unique(objects, return_index=True, return_inverse=True)
-        ids[members] = members[lowest][member]
-    return ids
+def doubted(records: Table) -> Table:
+    """Records as columns (`ffn.agglomeration.records`), with the one by which the most doubtful come first."""
+    return {**records, "doubt": np.abs(records["margin"])}
 
 
-def listed(records: Sequence[Mapping[str, Any]], objects: NDArray[np.uint64], offset: ZYX) -> list[dict[str, Any]]:
-    """The records, most doubtful first, with places in the source volume and the objects that the segments ended in.
-
-    Args:
-        records: Of `Refill`, in any order.
-        objects: Table of `merged_ids`.
-        offset: Voxel of the source volume at which the region begins, zyx.
-    """
-    result = []
-    for record in sorted(records, key=lambda r: (abs(r["margin"]), r["a"], r["b"])):
-        entry = in_source(record, offset)
-        ends = {"object_a": int(objects[entry["a"]]), "object_b": int(objects[entry["b"]])}
-        first = {key: entry.pop(key) for key in _FIRST}
-        result.append({**first, **ends, **entry})
-    return result
-
-
-def in_source(record: Mapping[str, Any], offset: ZYX) -> dict[str, Any]:
-    """A record of `Refill` with its places counted in the source volume, and `xyz`, the order that viewers show."""
+def in_source(record: Record, offset: ZYX) -> Record:
+    """A record with its places counted in the source volume, and `xyz`, the order that viewers show."""
     entry = dict(record)
     for name in _PLACES:
         if entry[name] is not None:
@@ -61,24 +50,96 @@ def in_source(record: Mapping[str, Any], offset: ZYX) -> dict[str, Any]:
     return entry
 
 
-def write_candidates(folder: Path, candidates: Sequence[Mapping[str, Any]]) -> None:
-    """Write `candidates.json` and, for spreadsheets, `candidates.csv`; places there are such as `12, 34, 56`."""
-    write_json(folder / "candidates.json", list(candidates))
-    columns = list(candidates[0]) if candidates else list(_FIRST)
-    with atomic_path(folder / "candidates.csv") as partial, partial.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows([_cell(candidate[column]) for column in columns] for candidate in candidates)
+def write_candidates(folder: Path, pieces: Iterable[Table], tried: int, offset: ZYX) -> None:
+    """Write the three files.
+
+    Args:
+        folder: Where they go.
+        pieces: Candidates as columns, sorted (`doubted`), with the objects that the segments ended in, `object_a` and
+            `object_b`; places are voxels of the region.
+        tried: How many there are.
+        offset: Voxel of the source volume at which the region begins, zyx.
+    """
+    first: list[Record] = []
+    with ExitStack() as files:
+        text = files.enter_context(atomic_path(folder / _CSV)).open("w", encoding="utf-8", newline="")
+        rows = csv.writer(files.enter_context(text), lineterminator="\n")
+        rows.writerow(_NAMES)
+        path = files.enter_context(atomic_path(folder / _PARQUET))
+        columns = files.enter_context(pq.ParquetWriter(path, _SCHEMA, compression="zstd"))
+        for piece in pieces:
+            placed = _in_source(piece, offset)
+            columns.write_table(_arrow_of(placed))
+            for begin in range(0, len(placed["a"]), _CHUNK):
+                chunk = {name: values[begin : begin + _CHUNK] for name, values in placed.items()}
+                lists = {name: _values(name, chunk[name]) for name in _NAMES}
+                rows.writerows(zip(*(map(_cell, lists[name]) for name in _NAMES), strict=True))
+                first += [
+                    dict(zip(_NAMES, row, strict=True))
+                    for row in zip(*(values[: LISTED - len(first)] for values in lists.values()), strict=True)
+                ]
+    listed = {"tried": tried, "listed": len(first), "all": [_CSV, _PARQUET], "candidates": first}
+    write_json(folder / _NAME, listed)
 
 
-def read_candidates(folder: Path) -> list[dict[str, Any]]:
-    """What `write_candidates` wrote. Raises StageError where that is missing or something else."""
-    path = folder / "candidates.json"
+def candidate_files(folder: Path) -> list[Path]:
+    """What `write_candidates` writes."""
+    return [folder / name for name in (_NAME, _CSV, _PARQUET)]
+
+
+def read_candidates(folder: Path) -> list[Record]:
+    """The first candidates of `candidates.json`; in runs of earlier versions, all. Raises StageError where it is
+    missing or something else."""
+    path = folder / _NAME
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return list(found["candidates"] if isinstance(found, Mapping) else found)
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise StageError(f"{path} cannot be read ({error}); delete {folder} and run `ffn agglomerate`.") from error
-    return list(found)
+
+
+_CHUNK = 1 << 16
+"""Rows of which texts are made at once."""
+_ARROW = {"joined": pa.bool_(), "reason": pa.string()} | dict.fromkeys(("a", "b", *_OBJECTS), pa.uint64())
+_SCHEMA = pa.schema(
+    [
+        field
+        for name in _NAMES
+        if name != "xyz"
+        for field in (
+            [(name.replace("zyx", axis), pa.int64()) for axis in "zyx"]
+            if name in _PLACES
+            else [(name, _ARROW.get(name) or pa.from_numpy_dtype(np.dtype(_TYPES[name])))]
+        )
+    ]
+)
+
+
+def _in_source(piece: Table, offset: ZYX) -> dict[str, Any]:
+    placed = dict(piece)
+    for name in _PLACES:
+        places = piece[name]
+        placed[name] = np.where(places == NOWHERE, NOWHERE, places + np.array(offset))
+    placed["xyz"] = placed["zyx"][:, ::-1]
+    return placed
+
+
+def _arrow_of(piece: Table) -> pa.Table:
+    columns: dict[str, Any] = {}
+    for name in _NAMES:
+        values = piece[name]
+        if name in _PLACES:
+            for axis, column in zip("zyx", np.ascontiguousarray(values.T), strict=True):
+                columns[name.replace("zyx", axis)] = pa.array(column, pa.int64(), mask=column == NOWHERE)
+        elif name == "reason":
+            columns[name] = values.astype(str)
+        elif name != "xyz":
+            columns[name] = values
+    return pa.table(columns, schema=_SCHEMA)
+
+
+def _values(name: str, values: Any) -> list[Any]:
+    return values.tolist() if name in ("xyz", *_OBJECTS) else column_values(name, values)
 
 
 def _cell(value: Any) -> str:

@@ -14,7 +14,7 @@ ratios, such as 40:8:8; where they are not, another rim could turn a tie the oth
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -23,18 +23,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ffn.geometry import ZYX, Box, blocks
-from ffn.progress import Progress
+from ffn.blockwise.tables import Table, group_starts
+from ffn.geometry import ZYX, Box
 from ffn.volumes import VoxelSize
 
-Reader = Callable[[Box], NDArray[np.unsignedinteger]]
-"""Labels, zyx, of a box of the volume."""
-
 _OFFSETS = [offset for offset in product((0, 1), repeat=3) if any(offset)]
-_STEPS_PER_NM = 1000
+STEPS_PER_NM = 1000
+"""Depths are whole numbers of these."""
 _TOLERANCE = 1e-6
 """Of a distance that is computed, in voxel edges."""
-_LEAST_ROWS = 1 << 16
 
 
 @dataclass(frozen=True, order=True)
@@ -55,186 +52,42 @@ class DecisionPoint:
     zyx: ZYX
 
 
-@dataclass(frozen=True, eq=False)
-class DecisionPoints:
-    """Those of many pairs, as columns; sorted by (a, b).
-
-    Attributes:
-        a, b: uint64 [n].
-        distance_nm: float64 [n].
-        zyx: int64 [n, 3].
-    """
-
-    a: NDArray[np.uint64]
-    b: NDArray[np.uint64]
-    distance_nm: NDArray[np.float64]
-    zyx: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.a)
-
-    def __getitem__(self, row: int) -> DecisionPoint:
-        z, y, x = self.zyx[row].tolist()
-        return DecisionPoint(int(self.a[row]), int(self.b[row]), float(self.distance_nm[row]), (z, y, x))
-
-
 @dataclass(frozen=True)
-class _Contacts:
-    """Equally shallow places of each pair; one row a pair, sorted by (a, b)."""
-
-    a: NDArray[np.uint64]
-    b: NDArray[np.uint64]
-    depth: NDArray[np.int64]
-    """Thousandths of a nanometre."""
-    places: NDArray[np.int64]
-    total: NDArray[np.int64]
-    """[n, 3]: sum of their coordinates."""
-
-
-@dataclass(frozen=True)
-class _Touching:
-    """Pairs of neighbouring voxels of different segments in a block."""
+class Touching:
+    """Pairs of neighbouring voxels of different segments in a block, in any order."""
 
     ids: NDArray[np.uint64]
     """Of all segments in and around the block, ascending."""
     code: NDArray[np.int64]
     """Place of a < b in `ids`, as one number that sorts like (a, b)."""
     depth: NDArray[np.int64]
+    """Thousandths of a nanometre."""
     zyx: NDArray[np.int64]
     """[n, 3] in the volume."""
 
-    def pairs(self, code: NDArray[np.int64]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-        """Ids a, b of such numbers."""
-        first, second = np.divmod(code, len(self.ids))
-        return self.ids[first], self.ids[second]
 
-
-def segment_sizes(read: Reader, shape: ZYX, block: ZYX) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """Ids (uint64, ascending, without 0) and voxels (int64) of all segments of a volume."""
-    ids, voxels = np.empty(0, np.uint64), np.empty(0, np.int64)
-    waiting, rows = list[tuple[NDArray[np.uint64], NDArray[np.int64]]](), 0
-    for part in blocks(Box.of_shape(shape), block):
-        found, counts = fastremap.unique(read(part), return_counts=True)
-        waiting.append((found.astype(np.uint64), counts.astype(np.int64)))
-        rows += len(found)
-        # Only when there is as much to add as there is: else each block would cost as much as all ids.
-        if rows >= max(len(ids), _LEAST_ROWS):
-            ids, voxels = _summed([(ids, voxels), *waiting])
-            waiting, rows = [], 0
-    ids, voxels = _summed([(ids, voxels), *waiting])
-    return ids[ids != 0], voxels[ids != 0]
-
-
-def _summed(
-    tables: list[tuple[NDArray[np.uint64], NDArray[np.int64]]],
-) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    ids, member = np.unique(np.concatenate([ids for ids, _ in tables]), return_inverse=True)
-    # Whole numbers below 2^53 are added exactly.
-    voxels = np.bincount(member, weights=np.concatenate([voxels for _, voxels in tables]), minlength=len(ids))
-    return ids, voxels.astype(np.int64)
-
-
-def decision_points(
-    read: Reader,
-    shape: ZYX,
-    max_distance_nm: float,
-    voxel_size: VoxelSize,
-    block: ZYX,
-    candidates: NDArray[np.uint64] | None = None,
-) -> DecisionPoints:
-    """The decision points of all pairs that meet.
-
-    Args:
-        read: The segmentation, 0 = background.
-        shape: Of the volume, zyx.
-        max_distance_nm: How far segments are extended; two that are up to twice as far apart may meet.
-        voxel_size: Nanometres, zyx.
-        block: Voxels looked at together, besides a rim.
-        candidates: Ids that count, ascending; what has another id is background. None = all.
-    """
-    whole = Box.of_shape(shape)
-    parts = list(blocks(whole, block))
-
-    def touching(part: Box) -> _Touching:
-        box = _with_rim(part, whole, max_distance_nm, voxel_size)
-        labels = read(box).astype(np.uint64)
-        if candidates is not None:
-            # Those that are here: all candidates of a large volume would be looked up anew for each block.
-            here = fastremap.unique(labels)
-            labels = fastremap.mask_except(labels, here[np.isin(here, candidates)].tolist())
-        return _touching(labels, part.relative_to(box.start), part.start, max_distance_nm, voxel_size)
-
-    # First how deep, and the middle of the equally deep places; then, where these are, the one nearest to it.
-    with Progress("decision points", 2 * len(parts), "blocks") as progress:
-        seen = []
-        for part in parts:
-            seen.append(_shallowest(touching(part)))
-            progress.advance(1)
-        contacts = _merged(seen)
-        nearest = _Nearest(contacts, shape)
-        for part, here in zip(parts, seen, strict=True):
-            if (here.depth == contacts.depth[nearest.rows(here.a, here.b)]).any():
-                nearest.look_at(touching(part))
-            progress.advance(1, f"{len(contacts.a)} pairs")
-    return DecisionPoints(contacts.a, contacts.b, contacts.depth / _STEPS_PER_NM, nearest.zyx())
-
-
-class _Nearest:
-    """The place of each pair that is nearest to the middle of its places; of equally near ones the first in zyx."""
-
-    def __init__(self, contacts: _Contacts, shape: ZYX) -> None:
-        self._contacts, self._shape = contacts, shape
-        self._keys = _keys(contacts.a, contacts.b)
-        self._middle = contacts.total / np.maximum(contacts.places, 1)[:, None]
-        self._distance = np.full(len(contacts.a), np.inf)
-        self._place = np.zeros(len(contacts.a), np.int64)
-
-    def rows(self, a: NDArray[np.uint64], b: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """Rows of pairs that are all in the table."""
-        return np.searchsorted(self._keys, _keys(a, b))
-
-    def look_at(self, found: _Touching) -> None:
-        codes, member = np.unique(found.code, return_inverse=True)
-        row = self.rows(*found.pairs(codes))[member]
-        shallow = found.depth == self._contacts.depth[row]
-        row, zyx = row[shallow], found.zyx[shallow]
-        # Rounded, so that places on opposite sides of the middle are equally near.
-        distance = ((zyx - self._middle[row]) ** 2).sum(axis=1).round(6)
-        place = np.ravel_multi_index(tuple(zyx.T), self._shape)
-        order = np.lexsort((place, distance, row))
-        pairs, first = np.unique(row[order], return_index=True)
-        distance, place = distance[order][first], place[order][first]
-        closer = (distance < self._distance[pairs]) | (
-            (distance == self._distance[pairs]) & (place < self._place[pairs])
-        )
-        self._distance[pairs[closer]], self._place[pairs[closer]] = distance[closer], place[closer]
-
-    def zyx(self) -> NDArray[np.int64]:
-        """int64 [n, 3]."""
-        return np.stack(np.unravel_index(self._place, self._shape), axis=1)
-
-
-def _with_rim(part: Box, whole: Box, max_distance_nm: float, voxel_size: VoxelSize) -> Box:
+def with_rim(part: Box, whole: Box, max_distance_nm: float, voxel_size: VoxelSize) -> Box:
+    """The voxels to look at so that `touching` finds all of a block."""
     # One more, so that the upper neighbours of the block's voxels see as far as these.
     return part.widened([math.ceil(max_distance_nm / edge) + 1 for edge in voxel_size], whole)
 
 
-def _touching(
+def touching(
     labels: NDArray[np.uint64], core: Box, corner: ZYX, max_distance_nm: float, voxel_size: VoxelSize
-) -> _Touching:
+) -> Touching:
     """Where segments meet in a block.
 
     Args:
-        labels: Of the block and its rim.
+        labels: Of the block and its rim (`with_rim`), 0 = background.
         core: The block in this array.
         corner: The block's first voxel in the volume.
-        max_distance_nm: How far segments are extended.
+        max_distance_nm: How far segments are extended; two that are up to twice as far apart may meet.
         voxel_size: Nanometres, zyx.
     """
     ids, extended, depth = _extended(labels, max_distance_nm, voxel_size)
     found = [_touching_along(offset, ids, extended, depth, core) for offset in _OFFSETS]
     code, deep, zyx = (np.concatenate([part[column] for part in found]) for column in range(3))
-    return _Touching(ids, code, deep, zyx + np.array(corner))
+    return Touching(ids, code, deep, zyx + np.array(corner))
 
 
 def _extended(
@@ -254,7 +107,7 @@ def _extended(
     unit = min(voxel_size)
     distance, nearest = ndimage.distance_transform_edt(free, [edge / unit for edge in voxel_size], return_indices=True)
     near = distance <= max_distance_nm / unit + _TOLERANCE
-    depth = np.rint(np.where(near, distance, 0) * (unit * _STEPS_PER_NM)).astype(np.int32)
+    depth = np.rint(np.where(near, distance, 0) * (unit * STEPS_PER_NM)).astype(np.int32)
     return ids, np.where(near, indices[tuple(nearest)], 0), depth
 
 
@@ -272,45 +125,80 @@ def _touching_along(
     return np.minimum(one, other) * len(ids) + np.maximum(one, other), deep, np.stack(at, axis=1)
 
 
-def _shallowest(found: _Touching) -> _Contacts:
-    """The shallowest places of each pair."""
-    codes, member = np.unique(found.code, return_inverse=True)
-    a, b = found.pairs(codes)
-    return _at_lowest(a, b, member, found.depth, np.ones(len(member), np.int64), found.zyx)
+def shallowest(found: Touching) -> Table:
+    """The shallowest places of each pair in a block.
+
+    Returns:
+        A row for each pair, sorted by (a, b): `a`, `b` (uint64), `depth` (int64), how many `places` there are, and
+        `total` (int64 [n, 3]), the sum of their coordinates.
+    """
+    order = np.argsort(found.code, kind="stable")
+    code, depth = found.code[order], found.depth[order]
+    starts = group_starts([code])
+    first, second = np.divmod(code[starts], len(found.ids))
+    places = np.ones(len(code), np.int64)
+    return _at_lowest({"a": found.ids[first], "b": found.ids[second]}, starts, depth, places, found.zyx[order])
 
 
-def _merged(tables: list[_Contacts]) -> _Contacts:
-    """Of each pair the shallowest places of all tables."""
-    a, b, depth, places, total = (
-        np.concatenate([getattr(table, name) for table in tables]) for name in ("a", "b", "depth", "places", "total")
-    )
-    keys, member = np.unique(_keys(a, b), return_inverse=True)
-    return _at_lowest(keys["a"].copy(), keys["b"].copy(), member, depth, places, total)
+def merged(contacts: Table) -> Table:
+    """Of each pair the shallowest places of all blocks.
+
+    Args:
+        contacts: Tables of `shallowest`, one behind the other, sorted by (a, b).
+    """
+    starts = group_starts([contacts["a"], contacts["b"]])
+    pairs = {name: contacts[name][starts] for name in ("a", "b")}
+    return _at_lowest(pairs, starts, contacts["depth"], contacts["places"], contacts["total"])
 
 
 def _at_lowest(
-    a: NDArray[np.uint64],
-    b: NDArray[np.uint64],
-    member: NDArray[np.int64],
-    depths: NDArray[np.int64],
+    pairs: Table,
+    starts: NDArray[np.int64],
+    depth: NDArray[np.int64],
     places: NDArray[np.int64],
     total: NDArray[np.int64],
-) -> _Contacts:
-    """Rows that belong to the pairs `member`, summed over those of the lowest depth of their pair."""
-    depth = np.full(len(a), np.iinfo(np.int64).max)
-    np.minimum.at(depth, member, depths)
-    shallow = depths == depth[member]
-    member = member[shallow]
+) -> Table:
+    """Rows of pairs that begin at `starts`: the lowest depth of each, and the sums over its rows of that depth."""
+    if len(starts) == 0:
+        return {**pairs, "depth": depth, "places": places, "total": total}
+    lowest = np.minimum.reduceat(depth, starts)
+    lengths = np.diff(np.append(starts, len(depth)))
+    shallow = depth == np.repeat(lowest, lengths)
+    return {
+        **pairs,
+        "depth": lowest,
+        "places": np.add.reduceat(places * shallow, starts),
+        "total": np.add.reduceat(total * shallow[:, None], starts),
+    }
 
-    def sums(values: NDArray[np.int64]) -> NDArray[np.int64]:
-        # Whole numbers below 2^53 are added exactly, in any order.
-        return np.bincount(member, weights=values[shallow], minlength=len(a)).astype(np.int64)
 
-    return _Contacts(a, b, depth, sums(places), np.stack([sums(total[:, axis]) for axis in range(3)], axis=1))
+def nearest_to_middle(found: Touching, here: Table, contacts: Table, shape: ZYX) -> Table:
+    """In a block, of the shallowest places of each pair the one that is nearest to the middle of all of them.
+
+    Args:
+        found: Where segments meet in the block.
+        here: Its pairs (`shallowest`).
+        contacts: `depth`, `places` and `total` of the same pairs in the whole volume (`merged`).
+        shape: Of the volume, zyx.
+
+    Returns:
+        A row for each pair that has such a place here: its row in `here`, `distance`, the square of that to the middle
+        in voxels, and `place`, the number of the voxel in the volume. Smaller rows of (`distance`, `place`) win.
+    """
+    first, second = (np.searchsorted(found.ids, here[name]) for name in ("a", "b"))
+    pair = np.searchsorted(first * len(found.ids) + second, found.code)
+    shallow = found.depth == contacts["depth"][pair]
+    pair, zyx = pair[shallow], found.zyx[shallow]
+    middle = contacts["total"] / np.maximum(contacts["places"], 1)[:, None]
+    # Rounded, so that places on opposite sides of the middle are equally near.
+    distance = ((zyx - middle[pair]) ** 2).sum(axis=1).round(6)
+    place = np.ravel_multi_index(tuple(zyx.T), shape)
+    order = np.lexsort((place, distance, pair))
+    found_rows = {"pair": pair[order], "distance": distance[order], "place": place[order]}
+    return first_of_each(found_rows, ["pair"])
 
 
-def _keys(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> NDArray[np.void]:
-    """Pairs as sortable values."""
-    keys = np.empty(len(a), [("a", np.uint64), ("b", np.uint64)])
-    keys["a"], keys["b"] = a, b
-    return keys
+def first_of_each(table: Table, keys: Sequence[str]) -> Table:
+    """The first row of each group of rows of a sorted table in which these columns are equal."""
+    starts = group_starts([table[key] for key in keys])
+    return {name: values[starts] for name, values in table.items()}

@@ -1,22 +1,39 @@
 """Which pairs of segments are tried, in which order, and what that costs at most.
 
-All that meet are in a file, `pairs.h5`, in the order in which they are tried: columns `a`, `b`, `distance_nm`, `zyx`
-(voxels of the region) and `voxels` (of both segments). A large volume has more of them than will ever be tried.
+All that meet are in a file, `pairs.parquet`, in the order in which they are tried: columns `a`, `b`, `distance_nm`,
+`z`, `y`, `x` (voxels of the region) and `voxels_a`, `voxels_b` (of the segments). A large volume has more of them than
+will ever be tried.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ffn.agglomeration.decision_points import DecisionPoint, DecisionPoints, decision_points, segment_sizes
+from ffn.agglomeration.decision_points import STEPS_PER_NM, DecisionPoint
+from ffn.blockwise.tables import Table
 from ffn.config import Config
 from ffn.errors import StageError
 from ffn.geometry import ZYX
-from ffn.volumes import Volume, VoxelSize, create_plain_hdf5
+
+RANKED_BY = ("depth", "minus_smaller", "a", "b")
+"""Columns of `ranked`, by which pairs are sorted."""
+SCHEMA = pa.schema(
+    [
+        *((name, pa.uint64()) for name in ("a", "b")),
+        ("distance_nm", pa.float64()),
+        *((name, pa.int64()) for name in ("z", "y", "x", "voxels_a", "voxels_b")),
+    ]
+)
+_MADE_FROM = b"made_from"
+_BITS = 21
+"""Of a coordinate in a Morton code."""
 
 
 @dataclass(frozen=True)
@@ -28,75 +45,89 @@ class Pair:
     voxels_b: int
 
 
-@dataclass(frozen=True, eq=False)
-class Pairs:
-    """Candidates as columns, those to be tried first in front.
+def ranked(pairs: Table) -> Table:
+    """Pairs with the columns by which they are sorted: the nearest first; of equally near ones those whose smaller
+    segment is larger, then those of lower ids.
 
-    Attributes:
-        points: Where they meet.
-        voxels: int64 [n, 2].
+    Args:
+        pairs: With `a`, `b`, `depth`, `voxels_a`, `voxels_b`.
+    """
+    return {**pairs, "minus_smaller": -np.minimum(pairs["voxels_a"], pairs["voxels_b"])}
+
+
+def morton(zyx: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Numbers that are near each other for places that are: the bits of z, y and x in turn, uint64 [n]."""
+    code = np.zeros(len(zyx), np.uint64)
+    for axis, column in enumerate(zyx.T.astype(np.uint64)):
+        for bit in range(_BITS):
+            code |= ((column >> np.uint64(bit)) & np.uint64(1)) << np.uint64(3 * bit + 2 - axis)
+    return code
+
+
+def pairs_of(table: Table) -> list[Pair]:
+    """The pairs in a table with `a`, `b`, `depth`, `zyx`, `voxels_a`, `voxels_b`."""
+    distance = table["depth"] / STEPS_PER_NM
+    columns = (table["a"], table["b"], distance, table["zyx"], table["voxels_a"], table["voxels_b"])
+    return [
+        Pair(DecisionPoint(a, b, distance_nm, tuple(zyx)), voxels_a, voxels_b)
+        for a, b, distance_nm, zyx, voxels_a, voxels_b in zip(*(column.tolist() for column in columns), strict=True)
+    ]
+
+
+def arrow_of(table: Table) -> pa.Table:
+    """The same pairs as they are in `pairs.parquet`."""
+    z, y, x = np.ascontiguousarray(table["zyx"].T)
+    columns = {**table, "distance_nm": table["depth"] / STEPS_PER_NM, "z": z, "y": y, "x": x}
+    return pa.table({name: columns[name] for name in SCHEMA.names}, schema=SCHEMA)
+
+
+def schema_of(made_from: str) -> pa.Schema:
+    """That of `pairs.parquet`, with the settings that decide what is in it."""
+    return SCHEMA.with_metadata({_MADE_FROM: made_from.encode()})
+
+
+class PairsFile:
+    """A `pairs.parquet` that is there; a few of its pairs are looked up.
+
+    Raises StageError where it is something else.
     """
 
-    points: DecisionPoints
-    voxels: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.points)
-
-    def listed(self, most: int | None = None) -> list[Pair]:
-        """The first of them."""
-        rows = range(len(self) if most is None else min(most, len(self)))
-        return [Pair(self.points[row], int(self.voxels[row, 0]), int(self.voxels[row, 1])) for row in rows]
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            schema = pq.read_schema(path)
+        except (OSError, pa.ArrowException) as error:
+            raise self._unreadable(error) from error
+        self.made_from = (schema.metadata or {}).get(_MADE_FROM, b"").decode()
 
     def between(self, a: int, b: int) -> Pair | None:
         """The pair of these two segments."""
-        rows = np.flatnonzero((self.points.a == min(a, b)) & (self.points.b == max(a, b)))
-        return self._at(rows).listed()[0] if len(rows) else None
+        if min(a, b) < 0:
+            return None
+        found = self._where((pc.field("a") == _id(min(a, b))) & (pc.field("b") == _id(max(a, b))), SCHEMA.names)
+        for row in found.to_pylist():
+            point = DecisionPoint(row["a"], row["b"], row["distance_nm"], (row["z"], row["y"], row["x"]))
+            return Pair(point, row["voxels_a"], row["voxels_b"])
+        return None
 
     def meets(self, segment: int) -> bool:
         """Whether a segment is in any pair."""
-        return bool(((self.points.a == segment) | (self.points.b == segment)).any())
+        if segment < 0:
+            return False
+        return self._where((pc.field("a") == _id(segment)) | (pc.field("b") == _id(segment)), ["a"]).num_rows > 0
 
-    def ranked(self) -> "Pairs":
-        """The nearest first; of equally near ones those whose smaller segment is larger, then those of lower ids."""
-        points = self.points
-        return self._at(np.lexsort((points.b, points.a, -self.voxels.min(axis=1), points.distance_nm)))
+    def _where(self, condition: pc.Expression, columns: Sequence[str]) -> pa.Table:
+        try:
+            return pq.read_table(self.path, columns=columns, filters=condition)
+        except (OSError, pa.ArrowException) as error:
+            raise self._unreadable(error) from error
 
-    def _at(self, rows: NDArray[np.int64]) -> "Pairs":
-        found = self.points
-        points = DecisionPoints(found.a[rows], found.b[rows], found.distance_nm[rows], found.zyx[rows])
-        return Pairs(points, self.voxels[rows])
-
-
-def find_pairs(config: Config, labels: Volume, voxel_size: VoxelSize) -> Pairs:
-    """All pairs of large enough segments that meet, ranked."""
-    settings, block = config.agglomeration, config.assembly.block
-    smallest = settings.min_segment_size * math.prod(config.network.downsample)
-    ids, voxels = segment_sizes(labels.read, labels.shape, block)
-    ids, voxels = ids[voxels >= smallest], voxels[voxels >= smallest]
-    points = decision_points(labels.read, labels.shape, settings.max_distance_nm, voxel_size, block, ids)
-    sizes = np.stack([voxels[np.searchsorted(ids, end)] for end in (points.a, points.b)], axis=1)
-    return Pairs(points, sizes).ranked()
+    def _unreadable(self, error: Exception) -> StageError:
+        return StageError(f"{self.path} cannot be read ({error}); delete it and run the same command again.")
 
 
-def write_pairs(path: Path, pairs: Pairs) -> None:
-    """Write all pairs."""
-    points = pairs.points
-    columns = {"a": points.a, "b": points.b, "distance_nm": points.distance_nm, "zyx": points.zyx}
-    with create_plain_hdf5(path) as file:
-        for name, values in {**columns, "voxels": pairs.voxels}.items():
-            file.create_dataset(name, data=values, chunks=True, maxshape=(None, *values.shape[1:]), compression="gzip")
-
-
-def read_pairs(path: Path, most: int | None) -> tuple[int, list[Pair]]:
-    """How many pairs `write_pairs` wrote, and the first of them. Raises StageError where it is something else."""
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            count = len(file["a"])
-            a, b, distance, zyx, voxels = (file[name][:most] for name in ("a", "b", "distance_nm", "zyx", "voxels"))
-    except (OSError, KeyError) as error:
-        raise StageError(f"{path} cannot be read ({error}); delete it and run the same command again.") from error
-    return count, Pairs(DecisionPoints(a, b, distance, zyx), voxels).listed()
+def _id(number: int) -> pa.Scalar:
+    return pa.scalar(number, pa.uint64())
 
 
 def largest_fill(config: Config) -> int:

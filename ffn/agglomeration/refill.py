@@ -14,11 +14,11 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from functools import cache, partial
-from typing import Any
 
 import numpy as np
 
 from ffn.agglomeration.pairs import Pair, network_voxel
+from ffn.agglomeration.records import Record
 from ffn.agglomeration.resegment import Resegmentation, Scene, resegment
 from ffn.agglomeration.score import scores_of, verdict_of, withheld
 from ffn.config import Config
@@ -27,9 +27,6 @@ from ffn.inference.canvas import Flood
 from ffn.inference.drive import BatchedNetwork, drive
 from ffn.inference.options import FloodOptions
 from ffn.volumes import Volume, VoxelSize, coarse_voxel_size, coarsen
-
-Record = dict[str, Any]
-"""What was found for a pair, of JSON's types; places are image voxels of the region."""
 
 
 class Refill:

@@ -185,7 +185,7 @@ class BlockwiseStage:
             for todo in self._todo(task, ledger, units, part, peer):
                 for unit, result in pool.results(task, todo):
                     ledger.take(writer.add(unit, result.columns, result.facts, ledger.redone(unit)))
-                    progress.advance(task.size(unit))
+                    progress.advance(task.size(unit), task.note(result))
 
     def _todo(self, task: Task, ledger: Ledger, units: range, part: JobPart, peer: Peer) -> Iterator[Iterator[int]]:
         """First this process' own share, then, again and again, what others have left, until all is done."""

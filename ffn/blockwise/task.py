@@ -67,6 +67,10 @@ class Task(ABC):
         """What a unit adds to the progress."""
         return 1
 
+    def note(self, result: Result) -> str:
+        """What the progress shows behind the rate when a unit is done."""
+        return ""
+
     def close(self) -> None:  # noqa: B027 - most tasks hold nothing open
         """Let go of open files."""
 

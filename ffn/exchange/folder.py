@@ -27,6 +27,7 @@ from ffn.geometry import ZYX, Box
 from ffn.inference.results import LABELS, ORIGINS_FILE, PROBABILITY, PROBABILITY_FILE, SEGMENTATION_FILE
 from ffn.inference.tile import refuse_foreign
 from ffn.progress import log
+from ffn.runs import labels_in
 from ffn.stages import Stage, done_digest
 from ffn.volumes import VoxelSize, create_hdf5, open_volume
 
@@ -105,7 +106,7 @@ def export_segmentation(folder: Path, output: Path) -> Path:
     """
     start = _finished_box(folder).start
     path = file_of(output, start)
-    with open_volume(f"{folder / SEGMENTATION_FILE}:{LABELS}") as labels:
+    with open_volume(labels_in(folder)) as labels:
         write_result(path, labels, _read_facts(folder))
     if (folder / PROBABILITY_FILE).exists():
         with open_volume(f"{folder / PROBABILITY_FILE}:{PROBABILITY}") as q:

@@ -75,7 +75,7 @@ class Objects(VolumesReduce):
         return np.memmap(self.path(index), np.uint64, "r")
 
     def run(self, unit: int) -> Result:
-        ledger, facts = self.before.ledger(), {}
+        ledger, facts = self.before.complete(), {}
         for index, volume in enumerate(self.volumes):
 
             def counted(units: range = self.sizes.units_in(index)) -> Iterator[Counted]:
@@ -174,7 +174,7 @@ class ClassCounts(VolumesReduce):
         return int(any(volume.is_sampled for volume in self.volumes))
 
     def run(self, unit: int) -> Result:
-        ledger = self.before.ledger()
+        ledger = self.before.complete()
         found: dict[str, NDArray[Any]] = {}
         for index, volume in enumerate(self.volumes):
             if not volume.is_sampled:
@@ -210,7 +210,7 @@ class Sample(VoxelsTask):
 
     @cached_property
     def _wanted(self) -> Columns:
-        return self.before.ledger()[0].columns()
+        return self.before.complete()[0].columns()
 
     def run(self, unit: int) -> Result:
         volume, box = self.box(unit)

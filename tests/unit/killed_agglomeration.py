@@ -1,39 +1,51 @@
-"""Agglomerates a run in its own process and kills that process (SIGKILL) at a chosen point.
+"""Agglomerates in its own process, with a stand-in for the network, and may kill that process (SIGKILL).
 
-killed_agglomeration.py CONFIG fov|before-rename|after-rename|in-line N: at the N-th evaluation of the network, just
-before or after the N-th file gets its final name, or when half of the N-th result is written.
+killed_agglomeration.py WHERE N ARGUMENTS...: `ffn ARGUMENTS`, killed at the N-th evaluation of the network (`fov`),
+just before or after the N-th file gets its final name (`before-rename`, `after-rename`), when half of the N-th line of
+a ledger is written (`in-line`), or when the N-th unit of a step is done but not noted (the step's name). With N = 0 it
+is not killed. A group has a single pair.
 """
 
 import os
 import signal
 import sys
-from pathlib import Path
 
 from flooding import Batches, ConnectedNetwork
 from killing import Killer, use_executor
 
-from ffn.config import load_config
+from ffn.agglomeration import finding
+from ffn.blockwise.ledger import LedgerWriter
+
+kill = Killer(sys.argv[1], int(sys.argv[2]))
+# Worker processes import this module too, and so have the same network.
+use_executor(lambda *_, batch_size, **__: Batches(kill.watch(ConnectedNetwork()), max(batch_size, 1)))
+finding.GROUP = 1
 
 
-def main(config: str, where: str, count: str) -> None:
-    kill = Killer(where, int(count))
-    network = kill.watch(ConnectedNetwork())
-    use_executor(lambda *_, batch_size, **__: Batches(network, max(batch_size, 1)))
-    kill.watch_renames()
-    from ffn.agglomeration.ledger import Ledger
-    from ffn.agglomeration.run import agglomerate
+def watch_ledger() -> None:
+    """Kill in the middle of a line, or between a unit and its line."""
+    add = LedgerWriter.add
 
-    add = Ledger.add
-
-    def torn(self: Ledger, record: dict) -> None:
+    def torn(self, *args, **kwargs):  # type: ignore[no-untyped-def]
+        kill(self.folder.parent.name)
         if kill.last("in-line"):
-            with self.path.open("ab") as file:
-                file.write(b'{"a":1,"b":')
+            entry = add(self, *args, **kwargs)
+            path = entry.arrays.with_suffix(".jsonl")
+            whole = path.read_bytes()
+            os.truncate(path, len(whole) - len(whole.splitlines()[-1]) // 2)
             os.kill(os.getpid(), signal.SIGKILL)
-        add(self, record)
+        return add(self, *args, **kwargs)
 
-    Ledger.add = torn  # type: ignore[method-assign]
-    agglomerate(load_config(Path(config)))
+    LedgerWriter.add = torn  # type: ignore[method-assign]
 
 
-main(*sys.argv[1:])
+def main() -> None:
+    from ffn.cli import main
+
+    kill.watch_renames()
+    watch_ledger()
+    sys.exit(main(sys.argv[3:]))
+
+
+if __name__ == "__main__":
+    main()

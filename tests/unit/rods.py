@@ -3,7 +3,13 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 
+from ffn.agglomeration.finding import PAIRS, finding_tasks
+from ffn.agglomeration.pairs import Pair, PairsFile
+from ffn.agglomeration.run import spec_of
+from ffn.blockwise import BlockwiseStage
+from ffn.config import Config
 from ffn.files import write_json
 from ffn.geometry import Box
 from ffn.volumes import create_hdf5
@@ -21,6 +27,17 @@ def rods():
     labels[8:15, 15:22] = 3
     labels[8:10, 24:26, 20:22] = 4
     return np.where(labels > 0, 200, 50).astype(np.uint8), labels
+
+
+def field():
+    """Image and labels of three such places far apart, over several shards of a result: nine pairs, three joined."""
+    grey, labels = np.full((23, 140, 270), 50, np.uint8), np.zeros((23, 140, 270), np.uint64)
+    image, pieces = rods()
+    for number, (y, x) in enumerate(((0, 0), (50, 100), (100, 210))):
+        there = np.s_[:, y : y + SHAPE[1], x : x + SHAPE[2]]
+        grey[there] = image
+        labels[there] = np.where(pieces > 0, pieces + np.uint64(10 * number), 0)
+    return grey, labels
 
 
 def values(folder: Path, **sections: object) -> dict:
@@ -66,3 +83,16 @@ def make_inputs(folder: Path, image=None, labels=None, voxel_size=VOXELS) -> Non
     with create_hdf5(assembled / "segmentation.h5", "labels", labels.shape, np.uint64, voxel_size, offset=OFFSET) as v:
         v.write(Box.of_shape(labels.shape), labels)
     write_json(assembled / "done.json", {"facts": {}})
+
+
+def read_pairs(path: Path) -> list[Pair]:
+    """All pairs of a `pairs.parquet`, in the order in which they are tried."""
+    listed = pq.read_table(path, columns=["a", "b"]).to_pylist()
+    return [PairsFile(path).between(row["a"], row["b"]) for row in listed]  # type: ignore[misc]
+
+
+def find_pairs(config: Config, folder: Path) -> list[Pair]:
+    """The pairs of a run; `folder` is made."""
+    spec = spec_of(config.of_pass(0), folder)
+    BlockwiseStage(spec.stage, finding_tasks(spec), "ffn agglomerate").run(1)
+    return read_pairs(folder / PAIRS)

@@ -2,28 +2,32 @@
 
 import csv
 import json
-import os
-import signal
-import subprocess
+import shutil
 import sys
+from itertools import pairwise
 from pathlib import Path
 
-import h5py
 import neuroglancer
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import rods
 import yaml
+import zarr
 from flooding import Batches, ConnectedNetwork
 from stopping import refused_while_locked
 
+from ffn.agglomeration import candidates as lists
+from ffn.agglomeration import joining
 from ffn.agglomeration import run as stage
-from ffn.agglomeration.candidates import listed, merged_ids, read_candidates, write_candidates
-from ffn.agglomeration.decision_points import DecisionPoint, DecisionPoints
-from ffn.agglomeration.ledger import Ledger
-from ffn.agglomeration.pairs import Pair, Pairs, largest_fill, read_pairs, write_pairs
+from ffn.agglomeration.candidates import DOUBT, doubted, read_candidates, write_candidates
+from ffn.agglomeration.decision_points import DecisionPoint
+from ffn.agglomeration.objects import joined_segments, objects_of
+from ffn.agglomeration.pairs import RANKED_BY, Pair, PairsFile, arrow_of, largest_fill, morton, ranked, schema_of
+from ffn.agglomeration.records import TYPES, column_values, columns_of
 from ffn.agglomeration.run import agglomerate, examine_pair
 from ffn.assembly.run import assemble
+from ffn.blockwise.tables import sorted_by
 from ffn.cli import main
 from ffn.config import parse_config
 from ffn.config.inference import LEAST_UNSEEN
@@ -35,7 +39,7 @@ from ffn.export import export_run
 from ffn.export.state import with_server
 from ffn.files import write_json
 from ffn.report.run import report_run
-from ffn.runs import RunPaths
+from ffn.runs import RunPaths, labels_in
 from ffn.stages import Stage
 from ffn.volumes import create_hdf5, open_volume
 
@@ -63,12 +67,17 @@ def configured(folder, **sections):
 
 
 def labels_of(folder):
-    with open_volume(f"{folder / 'segmentation.h5'}:labels") as volume:
+    with open_volume(labels_in(folder)) as volume:
         return volume[...]
 
 
 def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def emptied(folder):
+    shutil.rmtree(folder)
+    folder.mkdir()
 
 
 def test_pieces_of_one_rod_are_joined_and_rods_are_not(run, network):
@@ -77,12 +86,16 @@ def test_pieces_of_one_rod_are_joined_and_rods_are_not(run, network):
     folder = RunPaths.of(config).agglomerate
     _, pieces = rods.rods()
     np.testing.assert_array_equal(labels_of(folder), np.where(pieces == 5, 1, pieces))
-    assert json.loads((folder / "objects.json").read_text()) == {"1": [1, 5]}
+    objects = json.loads((folder / "objects.json").read_text())
+    assert objects == {
+        "objects_of_several": 1, "segments": 2, "listed": 2, "all": "objects.parquet", "members": {"1": [1, 5]},
+    }  # fmt: skip
+    assert pq.read_table(folder / "objects.parquet").to_pydict() == {"object": [1, 1], "segment": [1, 5]}
     facts = json.loads((folder / "done.json").read_text())["facts"]
     assert facts == {"pairs": 3, "tried": 3, "joined": 1, "objects": 3, "fovs": network.calls}
     assert {path.name for path in folder.iterdir()} == {
-        "started.json", "done.json", "pairs.h5", "candidates.json", "candidates.csv", "objects.json",
-        "segmentation.h5",
+        "started.json", "done.json", "pairs.parquet", "candidates.json", "candidates.csv", "candidates.parquet",
+        "objects.json", "objects.parquet", "segmentation.zarr",
     }  # fmt: skip
 
 
@@ -108,22 +121,88 @@ def test_list_for_a_proofreader(run, network):
     assert (row["xyz"], row["joined"], row["distance_nm"]) == ("29, 12, 13", "yes", "0.0")
 
 
-def test_the_most_doubtful_come_first_with_their_places_in_the_source():
-    record = {"zyx": [1, 2, 3], "seed_a_zyx": [4, 5, 6], "seed_b_zyx": None, "joined": False, "reason": "iou"}
+def record(a, b, margin, **changes):
+    """What might have been found for a pair."""
+    places = {"zyx": [1, 2, 3], "seed_a_zyx": [4, 5, 6], "seed_b_zyx": None}
+    values = {name: 0 for name in TYPES if name not in places}
+    return {**values, **places, "a": a, "b": b, "joined": False, "reason": "iou", "margin": margin, **changes}
+
+
+def written(folder, records, offset=(10, 20, 30), pieces=1):
+    """The lists of records, of which no two are joined."""
+    columns = columns_of(records)
+    table = {**columns, "object_a": columns["a"], "object_b": columns["b"]}
+    table = sorted_by(doubted(table), DOUBT)
+    cuts = [len(records) * n // pieces for n in range(pieces + 1)]
+    parts = [{name: values[a:b] for name, values in table.items()} for a, b in pairwise(cuts)]
+    write_candidates(folder, iter(parts), len(records), offset)
+    return read_candidates(folder)
+
+
+def test_the_most_doubtful_come_first_with_their_places_in_the_source(tmp_path):
     margins = {(1, 2): -0.9, (1, 4): 0.1, (2, 3): -0.05, (5, 6): 0.1}
-    records = [{**record, "a": a, "b": b, "margin": margin} for (a, b), margin in margins.items()]
-    found = listed(records, np.arange(7, dtype=np.uint64), (10, 20, 30))
+    records = [record(a, b, margin) for (a, b), margin in margins.items()]
+    found = written(tmp_path, records)
     assert [(entry["a"], entry["b"]) for entry in found] == [(2, 3), (1, 4), (5, 6), (1, 2)]
     assert (found[0]["zyx"], found[0]["xyz"]) == ([11, 22, 33], [33, 22, 11])
     assert (found[0]["seed_a_zyx"], found[0]["seed_b_zyx"]) == ([14, 25, 36], None)
-    assert listed(records[::-1], np.arange(7, dtype=np.uint64), (10, 20, 30)) == found
+    assert written(tmp_path, records[::-1]) == found
+    table = pq.read_table(tmp_path / "candidates.parquet").to_pylist()
+    assert [(row["a"], row["b"]) for row in table] == [(2, 3), (1, 4), (5, 6), (1, 2)]
+    assert [table[0][name] for name in ("z", "y", "x", "seed_a_z", "seed_b_x")] == [11, 22, 33, 14, None]
+    assert (table[0]["reason"], table[0]["joined"], table[0]["margin"]) == ("iou", False, -0.05)
+
+
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_the_json_is_capped_and_says_so(tmp_path, monkeypatch, pieces):
+    monkeypatch.setattr(lists, "LISTED", 4)
+    monkeypatch.setattr(lists, "_CHUNK", 3)
+    records = [record(number, number + 1, 0.01 * number) for number in range(1, 11)]
+    found = written(tmp_path, records, pieces=pieces)
+    assert [entry["a"] for entry in found] == [1, 2, 3, 4]
+    whole = json.loads((tmp_path / "candidates.json").read_text())
+    assert {key: whole[key] for key in ("tried", "listed", "all")} == {
+        "tried": 10, "listed": 4, "all": ["candidates.csv", "candidates.parquet"],
+    }  # fmt: skip
+    assert len((tmp_path / "candidates.csv").read_text().splitlines()) == 11
+    assert pq.read_table(tmp_path / "candidates.parquet")["a"].to_pylist() == list(range(1, 11))
+
+
+def test_candidates_of_earlier_versions_are_read(tmp_path):
+    write_json(tmp_path / "candidates.json", [{"a": 1, "b": 2}, {"a": 1, "b": 3}])
+    assert read_candidates(tmp_path) == [{"a": 1, "b": 2}, {"a": 1, "b": 3}]
+    for wrong in ({"what": 1}, 7):
+        write_json(tmp_path / "candidates.json", wrong)
+        with pytest.raises(StageError, match=r"candidates\.json cannot be read"):
+            read_candidates(tmp_path)
+
+
+def test_records_are_the_same_from_columns():
+    records = [
+        record(2**63, 2**63 + 1, 0.1 + 0.2, joined=True, reason="no_seed_a", iou=1 / 3, fovs=2**40),
+        record(3, 4, -1.0, zyx=[0, 0, 0], seed_a_zyx=[0, 0, 0], seed_b_zyx=[9, 8, 7]),
+    ]
+    columns = columns_of(records)
+    back = [
+        dict(zip(TYPES, row, strict=True)) for row in zip(*(column_values(n, columns[n]) for n in TYPES), strict=True)
+    ]
+    assert back == records
+    assert {name: len(values) for name, values in columns_of([]).items()} == dict.fromkeys(TYPES, 0)
 
 
 def test_joined_segments_get_the_lowest_id_whatever_the_order():
     pairs = [(5, 9), (2, 7), (7, 9), (3, 4)]
+    ids = np.arange(1, 10, dtype=np.uint64)
+
+    def merged_ids(pairs):
+        a, b = np.array(pairs, np.uint64).reshape(-1, 2).T
+        joined = joined_segments(ids, [(a[:2], b[:2]), (a[2:], b[2:])])
+        assert (np.diff(joined["segment"].astype(int)) > 0).all()
+        return objects_of(np.append(ids, np.uint64(10)), joined["segment"], joined["object"]).tolist()
+
     for order in (pairs, pairs[::-1]):
-        assert merged_ids(order, 9).tolist() == [0, 1, 2, 3, 3, 2, 6, 2, 8, 2]
-    assert merged_ids([], 2).tolist() == [0, 1, 2]
+        assert merged_ids(order) == [1, 2, 3, 3, 2, 6, 2, 8, 2, 10]
+    assert merged_ids([]) == list(range(1, 11))
 
 
 def test_no_pairs_is_a_result(tmp_path, network):
@@ -152,17 +231,36 @@ def test_candidates_are_limited_by_rank_and_size_and_counted_before(run, network
 
 def test_order_of_the_pairs(tmp_path):
     a, b = np.array([[1, 2], [1, 3], [2, 3], [2, 9], [4, 5]], np.uint64).T
-    points = DecisionPoints(a, b, np.array([5.0, 5.0, 0.0, 5.0, 5.0]), np.arange(15).reshape(5, 3))
-    pairs = Pairs(points, np.array([[9, 100], [50, 40], [1, 1], [40, 90], [100, 8]])).ranked()
+    sizes = np.array([[9, 100], [50, 40], [1, 1], [40, 90], [100, 8]])
+    depth, zyx = np.array([5000, 5000, 0, 5000, 5000]), np.arange(15).reshape(5, 3)
+    table = {"a": a, "b": b, "depth": depth, "zyx": zyx, "voxels_a": sizes[:, 0], "voxels_b": sizes[:, 1]}
+    table = sorted_by(ranked(table), RANKED_BY)
+    path = tmp_path / "pairs.parquet"
+    pq.write_table(arrow_of(table).cast(schema_of("these")), path)
     expected = [(2, 3), (1, 3), (2, 9), (1, 2), (4, 5)]
-    assert [(pair.point.a, pair.point.b) for pair in pairs.listed()] == expected
-    write_pairs(tmp_path / "pairs.h5", pairs)
-    assert read_pairs(tmp_path / "pairs.h5", 2) == (5, pairs.listed(2))
-    assert read_pairs(tmp_path / "pairs.h5", None) == (5, pairs.listed())
-    assert pairs.listed(1) == [Pair(DecisionPoint(2, 3, 0.0, (6, 7, 8)), 1, 1)]
-    (tmp_path / "pairs.h5").write_text("no")
-    with pytest.raises(StageError, match=r"pairs\.h5 cannot be read .*; delete it"):
-        read_pairs(tmp_path / "pairs.h5", 2)
+    pairs = rods.read_pairs(path)
+    assert [(pair.point.a, pair.point.b) for pair in pairs] == expected
+    assert pairs[0] == Pair(DecisionPoint(2, 3, 0.0, (6, 7, 8)), 1, 1)
+    file = PairsFile(path)
+    assert file.made_from == "these"
+    assert file.between(3, 1) == file.between(1, 3) == pairs[1] == Pair(DecisionPoint(1, 3, 5.0, (3, 4, 5)), 50, 40)
+    assert [file.between(*pair) for pair in ((1, 4), (-1, 2))] == [None, None]
+    assert [file.meets(number) for number in (9, 6, -1)] == [True, False, False]
+    path.write_text("no")
+    with pytest.raises(StageError, match=r"pairs\.parquet cannot be read .*; delete it"):
+        PairsFile(path)
+
+
+def test_near_places_are_near_in_the_order_of_the_groups():
+    places = np.stack(np.unravel_index(np.arange(8**3), (8, 8, 8)), axis=1)
+    order = np.argsort(morton(places))
+    assert len(set(morton(places).tolist())) == 8**3
+    for begin in range(0, 8**3, 8):
+        # Each eight are a cube of two.
+        cube = places[order[begin : begin + 8]]
+        assert (np.ptp(cube, axis=0) == 1).all()
+    assert morton(np.array([[2**21 - 1] * 3])).tolist() == [2**63 - 1]
+    assert morton(np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [2, 0, 0]])).tolist() == [4, 2, 1, 32]
 
 
 def test_crumbs_are_candidates_only_where_they_count_as_segments(run, network):
@@ -181,7 +279,7 @@ def test_blocks_do_not_show(run, network, block):
     assert [entry["zyx"] for entry in read_candidates(folder) if entry["joined"]] == [[13, 12, 29]]
 
 
-def test_results_are_taken_up_in_any_order(run, network, monkeypatch):
+def test_pairs_that_were_tried_are_not_tried_again(run, network, monkeypatch):
     config = configured(run)
     folder = RunPaths.of(config).agglomerate
 
@@ -189,19 +287,16 @@ def test_results_are_taken_up_in_any_order(run, network, monkeypatch):
         raise OSError("full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(stage, "write_candidates", full)
+        patch.setattr(joining, "write_candidates", full)
         with pytest.raises(OSError, match="full"):
             agglomerate(config)
-    results, calls = folder / "results.jsonl", network.calls
-    lines = results.read_text().splitlines(keepends=True)
-    assert len(lines) == 3
-    results.write_text("".join(lines[::-1]))
+    calls = network.calls
+    assert calls > 0
     agglomerate(config)
     assert network.calls == calls
-    assert not results.exists()
+    assert not (folder / "steps").exists()
     first = contents(folder)
-    for path in folder.iterdir():
-        path.unlink()
+    emptied(folder)
     agglomerate(config)
     assert contents(folder) == first
 
@@ -211,8 +306,7 @@ def test_batches_do_not_show_in_the_files(run, network, batch_size, concurrent):
     folder = RunPaths.of(configured(run)).agglomerate
     agglomerate(configured(run))
     expected = contents(folder)
-    for path in folder.iterdir():
-        path.unlink()
+    emptied(folder)
     values = {**rods.values(run)["inference"], "batch_size": batch_size, "concurrent": concurrent}
     agglomerate(configured(run, inference=values))
     assert contents(folder) == expected
@@ -255,86 +349,6 @@ def test_the_first_pass_decides_the_network(run, network, monkeypatch):
     assert [(record["seed_a_zyx"][1] - 3) % 2, record["seed_a_zyx"][2] % 2] == [1, 1]
 
 
-def killed(run, where, count, batch_size=1):
-    config = run / "config.yaml"
-    inference = {**rods.values(run)["inference"], "batch_size": batch_size}
-    config.write_text(yaml.safe_dump(rods.values(run, inference=inference)))
-    script = Path(__file__).with_name("killed_agglomeration.py")
-    command = [sys.executable, str(script), str(config), where, str(count)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert ended.returncode == -signal.SIGKILL, ended.stderr
-
-
-@pytest.fixture
-def undisturbed(network):
-    """Contents of the folder of a run that nothing happened to, which lies where the killed one does."""
-
-    def made(run):
-        config = configured(run)
-        folder = RunPaths.of(config).agglomerate
-        aside = folder.with_name("aside")
-        if folder.exists():
-            folder.rename(aside)
-        agglomerate(config)
-        expected = contents(folder)
-        for path in folder.iterdir():
-            path.unlink()
-        folder.rmdir()
-        if aside.exists():
-            aside.rename(folder)
-        return expected, network.calls
-
-    return made
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("where", "count"), [("fov", 1), ("fov", 400), ("in-line", 1), ("in-line", 3)])
-def test_killed_while_filling(run, network, undisturbed, where, count):
-    killed(run, where, count)
-    expected, calls = undisturbed(run)
-    network.calls = 0
-    agglomerate(configured(run))
-    assert contents(RunPaths.of(configured(run)).agglomerate) == expected
-    assert network.calls < calls or (where, count) in (("fov", 1), ("in-line", 1))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("count", [220, 500])
-def test_killed_while_several_are_filled(run, network, undisturbed, count):
-    killed(run, "fov", count, batch_size=2)
-    expected, calls = undisturbed(run)
-    network.calls = 0
-    agglomerate(configured(run))
-    assert contents(RunPaths.of(configured(run)).agglomerate) == expected
-    assert network.calls < calls or count == 220
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("where", "count"), [("before", 2), ("after", 2), ("after", 5), ("before", 7), ("after", 7)])
-def test_killed_while_writing(run, network, undisturbed, where, count):
-    # Seven files: started, pairs, two lists, objects, segmentation and done.
-    killed(run, f"{where}-rename", count)
-    expected, _ = undisturbed(run)
-    folder = RunPaths.of(configured(run)).agglomerate
-    assert (folder / "done.json").exists() == ((where, count) == ("after", 7))
-    agglomerate(configured(run))
-    assert contents(folder) == expected
-
-
-def test_a_line_without_its_end_is_cut_off(tmp_path):
-    path = tmp_path / "results.jsonl"
-    Ledger(path).add({"a": 1, "b": 2, "x": 0.1})
-    whole = path.read_bytes()
-    path.write_bytes(whole + whole[:-1])
-    ledger = Ledger(path)
-    assert ledger.records == {(1, 2): {"a": 1, "b": 2, "x": 0.1}}
-    assert path.read_bytes() == whole
-    path.write_text("what\n")
-    with pytest.raises(StageError, match=r"results\.jsonl cannot be read.*Delete it"):
-        Ledger(path)
-
-
 def test_scores_export_and_report_show_the_joined_objects(run, network, monkeypatch):
     config = configured(run)
     paths = RunPaths.of(config)
@@ -360,7 +374,8 @@ def test_scores_export_and_report_show_the_joined_objects(run, network, monkeypa
     assert read.linked_segmentation_layer.to_json() == {"objects": "segmentation"}
 
     apart = configured(run, agglomeration={"enabled": False})
-    assert RunPaths.of(apart).segmentation == paths.assembled != paths.segmentation
+    assert labels_in(RunPaths.of(apart).segmented) == labels_in(paths.assemble)
+    assert labels_in(paths.segmented) != labels_in(paths.assemble)
 
 
 def test_the_result_goes_to_google_ffn(run, network):
@@ -388,8 +403,8 @@ def test_type_and_chunks_are_those_of_the_assembly(run, network, kind):
     """Blocks of whole chunks: none is written twice."""
     config = configured(run, assembly={"dtype": kind, "block": [20, 30, 100]})
     agglomerate(config)
-    with h5py.File(RunPaths.of(config).agglomerate / "segmentation.h5") as file:
-        assert (file["labels"].dtype, file["labels"].chunks) == (np.dtype(kind), (20, 30, 50))
+    array = zarr.open(RunPaths.of(config).agglomerate / "segmentation.zarr")["0"]
+    assert (array.dtype, array.chunks, array.shards) == (np.dtype(kind), (20, 30, 50), (120, 120, 100))
     _, pieces = rods.rods()
     np.testing.assert_array_equal(labels_of(RunPaths.of(config).agglomerate), np.where(pieces == 5, 1, pieces))
 
@@ -445,14 +460,52 @@ def test_pooled_network_voxels(tmp_path, network):
     assert {entry["joined"] for entry in read_candidates(folder)} == {True, False}
 
 
+def test_a_run_of_an_earlier_version(run, network):
+    """Finished, it is taken as it is, and its lists and labels are read; unfinished, it is refused."""
+    config = configured(run)
+    paths = RunPaths.of(config)
+    agglomerate(config)
+    folder, labels = paths.agglomerate, labels_of(paths.agglomerate)
+    marker = json.loads((folder / "done.json").read_text())
+    older = {key: value for key, value in marker["settings"].items() if key != "shard"}
+    candidates = read_candidates(folder)
+    emptied(folder)
+    with create_hdf5(folder / "segmentation.h5", "labels", labels.shape, np.uint64, rods.VOXELS) as volume:
+        volume.write(rods.Box.of_shape(labels.shape), labels)
+    write_json(folder / "candidates.json", candidates)
+    for name in ("pairs.h5", "objects.json"):
+        (folder / name).write_text("of an earlier version")
+    Stage(folder, older).finish(**marker["facts"])
+    before, calls = contents(folder), network.calls
+    agglomerate(config)
+    assert contents(folder) == before
+    assert network.calls == calls
+    assert read_candidates(folder) == candidates
+    evaluate_run(config)
+    export_run(config)
+    report_run(config)
+    assert json.loads(paths.scores.read_text())["excluded"]["voi"] == 0.0
+    with pytest.raises(StageError, match=r"agglomeration\.min_iou: there 0\.8, now 0\.9"):
+        agglomerate(configured(run, agglomeration={**rods.values(run)["agglomeration"], "min_iou": 0.9}))
+
+    emptied(folder)
+    Stage(folder, older).begin()
+    (folder / "results.jsonl").write_text('{"a": 1')
+    with pytest.raises(StageError, match=r"shard: there None, now .*delete that folder to start over"):
+        agglomerate(config)
+    assert (folder / "results.jsonl").exists()
+
+
 def test_finished_stage_does_nothing_and_other_thresholds_are_refused(run, network):
     config = configured(run)
     agglomerate(config)
     folder = RunPaths.of(config).agglomerate
-    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-    (folder / "results.jsonl").write_text("left by a kill after the end")
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    (folder / "steps" / "join").mkdir(parents=True)
+    (folder / "steps" / "join" / "left by a kill after the end").touch()
     agglomerate(config)
-    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
+    assert not (folder / "steps").exists()
     with pytest.raises(StageError, match=r"agglomeration\.min_iou: there 0\.8, now 0\.9"):
         agglomerate(configured(run, agglomeration={**rods.values(run)["agglomeration"], "min_iou": 0.9}))
 
@@ -469,6 +522,27 @@ def test_one_pair_can_be_looked_at(run, network, capsys):
     found = json.loads(capsys.readouterr().out)
     assert (found["a"], found["b"], found["joined"], found["xyz"]) == (1, 5, True, [29, 12, 13])
     assert not RunPaths.of(configured(run)).agglomerate.exists()
+
+
+def test_pairs_that_are_listed_are_not_looked_for_again(run, network, monkeypatch):
+    config = configured(run)
+    found = examine_pair(config, 5, 1)
+    agglomerate(config)
+
+    def scanned(*_):
+        raise AssertionError("the volume is looked at again")
+
+    settings = rods.values(run)["agglomeration"]
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "finding_tasks", scanned)
+        assert examine_pair(config, 5, 1) == found
+        with pytest.raises(DataError, match="Segment 99 meets no other"):
+            examine_pair(config, 1, 99)
+        stricter = examine_pair(configured(run, agglomeration={**settings, "max_smaller_segment": 1}), 5, 1)
+        assert (stricter["iou"], stricter["joined"]) == (found["iou"], False)
+    # Other pairs meet where segments are extended less.
+    with pytest.raises(DataError, match="Segment 3 meets no other"):
+        examine_pair(configured(run, agglomeration={**settings, "max_distance_nm": 5}), 1, 3)
 
 
 def test_unknown_segments_and_pairs_that_do_not_meet(run, network):
@@ -553,7 +627,7 @@ def test_configurations_that_cannot_work(tmp_path, change, problem):
 
 
 def test_candidates_that_cannot_be_read(tmp_path):
-    write_candidates(tmp_path, [])
+    written(tmp_path, [])
     (tmp_path / "candidates.json").unlink()
     with pytest.raises(StageError, match="run `ffn agglomerate`"):
         read_candidates(tmp_path)

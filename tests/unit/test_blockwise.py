@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -279,6 +280,19 @@ def test_two_processes_begin_at_different_units(tmp_path):
     BlockwiseStage(stage, [Told(tmp_path)], "ffn example").run(1)
     assert order[0] == 11
     assert sorted(order) == list(range(1, 18))
+
+
+def test_several_end_a_stage_at_once(tmp_path):
+    """Each finds the stage complete and removes the ledgers, which the others are removing too."""
+    stages = [stage_in(tmp_path) for _ in range(4)]
+    stages[0].run(1, Share("squares"))
+    stages[0].run(1, Share("total"))
+    ledgers = stages[0].stage.folder / "steps"
+    for job in range(300):
+        (ledgers / "squares" / f"job-{job}").mkdir(parents=True)
+    with ThreadPoolExecutor(len(stages)) as threads:
+        assert list(threads.map(lambda stage: stage.run(1), stages)) == [False] * len(stages)
+    assert not ledgers.exists()
 
 
 # --- pools

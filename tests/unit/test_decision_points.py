@@ -5,17 +5,76 @@ from itertools import product
 import fastremap
 import numpy as np
 import pytest
+import rods
 from scipy import ndimage
 
-from ffn.agglomeration import decision_points as module
-from ffn.agglomeration.decision_points import DecisionPoint, decision_points, segment_sizes
+from ffn.agglomeration import finding
+from ffn.agglomeration.decision_points import (
+    STEPS_PER_NM,
+    DecisionPoint,
+    first_of_each,
+    merged,
+    nearest_to_middle,
+    shallowest,
+    touching,
+    with_rim,
+)
+from ffn.agglomeration.finding import finding_tasks
+from ffn.agglomeration.joining import joining_tasks
+from ffn.agglomeration.pairs import pairs_of
+from ffn.agglomeration.spec import Spec
+from ffn.blockwise import BlockwiseStage, Share
+from ffn.blockwise.tables import concatenated, find_rows, sorted_by
+from ffn.config import parse_config
+from ffn.geometry import Box, blocks
+from ffn.stages import Stage
+from ffn.volumes import create_hdf5
 
 CUBES = (10.0, 10.0, 10.0)
 
 
 def points_of(labels, distance=40.0, voxel_size=CUBES, block=(64, 64, 64), candidates=None):
-    found = decision_points(lambda box: labels[box.slices], labels.shape, distance, voxel_size, block, candidates)
-    return [found[row] for row in range(len(found))]
+    """The decision points, sorted by (a, b): all blocks, and what is in them merged, as the steps of the stage do."""
+    labels = labels if candidates is None else fastremap.mask_except(labels, candidates.tolist())
+    whole = Box.of_shape(labels.shape)
+
+    def touching_in(part):
+        box = with_rim(part, whole, distance, voxel_size)
+        return touching(labels[box.slices], part.relative_to(box.start), part.start, distance, voxel_size)
+
+    parts = list(blocks(whole, block))
+    seen = [shallowest(touching_in(part)) for part in parts]
+    pairs = merged(sorted_by(concatenated(seen), ["a", "b"]))
+    nearest = []
+    for part, here in zip(parts, seen, strict=True):
+        rows, there = find_rows([pairs["a"], pairs["b"]], [here["a"], here["b"]])
+        assert there.all()
+        found = nearest_to_middle(touching_in(part), here, {n: pairs[n][rows] for n in pairs}, labels.shape)
+        nearest.append({"row": rows[found["pair"]], "distance": found["distance"], "place": found["place"]})
+    places = first_of_each(sorted_by(concatenated(nearest), ["row", "distance", "place"]), ["row"])["place"]
+    zyx = np.transpose(np.unravel_index(places, labels.shape)).tolist()
+    columns = (pairs["a"].tolist(), pairs["b"].tolist(), (pairs["depth"] / STEPS_PER_NM).tolist(), map(tuple, zyx))
+    return [DecisionPoint(*row) for row in zip(*columns, strict=True)]
+
+
+def spec_of(folder, labels, distance=40.0, voxel_size=CUBES, block=(64, 64, 64), smallest=1):
+    """What the steps of the stage are told, for labels in a file."""
+    with create_hdf5(folder / "labels.h5", "labels", labels.shape, np.uint64, voxel_size) as volume:
+        volume.write(Box.of_shape(labels.shape), labels)
+    sections = {
+        "agglomeration": {"max_distance_nm": distance, "min_segment_size": smallest, "max_pairs": None},
+        "assembly": {"block": list(block)},
+    }
+    config = parse_config(rods.values(folder, **sections))
+    stage, uri = Stage(folder / "stage", sections), f"{folder / 'labels.h5'}:labels"
+    return Spec(config, stage, "unused", uri, Box.of_shape(labels.shape), voxel_size, "unused")
+
+
+def step_by_step(spec, workers=1):
+    """Do all steps up to `rank`, one by one, so that the tables between them stay."""
+    stage = BlockwiseStage(spec.stage, [*finding_tasks(spec), *joining_tasks(spec)], "ffn")
+    for task in finding_tasks(spec):
+        stage.run(workers, Share(task.name))
 
 
 def test_touching_segments_meet_in_the_middle_of_their_contact():
@@ -126,35 +185,68 @@ def test_blocks_find_what_the_whole_finds(block, voxel_size):
         assert points_of(labels, voxel_size=voxel_size, block=block) == whole
 
 
-def test_sizes_add_up_over_blocks():
+@pytest.mark.parametrize("workers", [1, 2])
+def test_steps_find_what_the_whole_finds(tmp_path, workers):
+    """Over several shards of the result, each of several blocks."""
+    labels = np.zeros((30, 140, 270), np.uint64)
+    for seed, corner in enumerate(product((0, 70), (0, 100, 125, 200))):
+        piece = pieces(seed)
+        there = tuple(slice(c, c + n) for c, n in zip((5, *corner), piece.shape, strict=True))
+        labels[there] = np.where(piece == 0, labels[there], piece + 100 * seed)
+    spec = spec_of(tmp_path, labels, block=(16, 32, 40))
+    step_by_step(spec, workers)
+    assert len(spec.grid) == 6
+    found = sorted(pair.point for pair in pairs_of(spec.planned.rows(0, len(spec.planned))))
+    assert len(found) > 100
+    assert found == points_of(labels)
+
+
+def test_sizes_add_up_over_blocks(tmp_path):
     labels = pieces(0)
     labels[labels == 3] = 2**60
-    ids, voxels = segment_sizes(lambda box: labels[box.slices], labels.shape, (7, 8, 9))
     expected = np.unique(labels[labels != 0], return_counts=True)
-    np.testing.assert_array_equal(ids, expected[0])
-    np.testing.assert_array_equal(voxels, expected[1])
+    smallest = int(np.median(expected[1]))
+    spec = spec_of(tmp_path, labels, block=(7, 8, 9), smallest=smallest)
+    step_by_step(spec)
+    large = expected[1] >= smallest
+    assert 0 < np.count_nonzero(large) < len(large)
+    np.testing.assert_array_equal(spec.segments["ids"], expected[0][large])
+    np.testing.assert_array_equal(spec.segments["voxels"], expected[1][large])
+    assert spec.reduce("segments").facts()["segments"] == len(large)
+    assert {
+        id_ for pair in pairs_of(spec.planned.rows(0, len(spec.planned))) for id_ in (pair.point.a, pair.point.b)
+    } <= set(expected[0][large].tolist())
 
 
-def test_work_of_a_block_does_not_grow_with_the_volume(monkeypatch):
+def test_work_of_a_block_does_not_grow_with_the_volume(tmp_path, monkeypatch):
     """Neither all ids nor all candidates are sorted or looked up again for each block."""
     labels = np.arange(1, 4097, dtype=np.uint64).reshape(1, 64, 64)
-    sorted_rows, kept = [], []
-    summed, mask_except = module._summed, fastremap.mask_except
+    sorted_rows, sought, kept = [], [], []
+    sort, find, mask_except = finding.sorted_by, finding.find_rows, fastremap.mask_except
 
-    def counted(tables):
-        sorted_rows.append(sum(len(ids) for ids, _ in tables))
-        return summed(tables)
+    def counted(table, keys):
+        sorted_rows.append(len(table[keys[0]]))
+        return sort(table, keys)
+
+    def looked_up(columns, values):
+        sought.append(len(values[0]))
+        return find(columns, values)
 
     def masked(values, ids):
         kept.append(len(ids))
         return mask_except(values, ids)
 
-    monkeypatch.setattr(module, "_LEAST_ROWS", 16)
-    monkeypatch.setattr(module, "_summed", counted)
+    monkeypatch.setattr(finding, "sorted_by", counted)
+    monkeypatch.setattr(finding, "find_rows", looked_up)
     monkeypatch.setattr(fastremap, "mask_except", masked)
-    ids, voxels = segment_sizes(lambda box: labels[box.slices], labels.shape, (1, 4, 4))
-    assert (len(ids), set(voxels.tolist())) == (4096, {1})
+    spec = spec_of(tmp_path, labels, block=(1, 4, 4), distance=5.0)
+    tasks = {task.name: task for task in finding_tasks(spec)}
+    step_by_step(spec)
+    assert len(spec.segments) == 4096
+    assert set(spec.segments["voxels"].tolist()) == {1}
     assert sum(sorted_rows) < 4 * 4096
-    assert points_of(labels, block=(1, 4, 4), distance=5.0, candidates=ids)
     # With the rim of two voxels.
     assert max(kept) <= 64
+    sought.clear()
+    tasks["contacts"].run(0)
+    assert max(sought) <= 64

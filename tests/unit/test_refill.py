@@ -2,13 +2,14 @@
 
 import json
 from dataclasses import asdict, replace
+from functools import cache
 
 import numpy as np
 import pytest
 import rods
 from flooding import Batches, ConnectedNetwork
 
-from ffn.agglomeration.pairs import find_pairs, largest_fill
+from ffn.agglomeration.pairs import largest_fill
 from ffn.agglomeration.refill import Refill, refill_pairs
 from ffn.config import parse_config
 from ffn.errors import ConfigError
@@ -24,6 +25,12 @@ def run(tmp_path):
     return tmp_path
 
 
+@cache
+def found_pairs(folder):
+    """The pairs of the run, in the order in which they are tried."""
+    return rods.find_pairs(parse_config(rods.values(folder)), folder / "pairs")
+
+
 def refilled(folder, batch_size, concurrent, network=None, pairs=None, **sections):
     """The records in the order in which they came, and the network that was asked."""
     config = parse_config(rods.values(folder, **sections))
@@ -31,7 +38,7 @@ def refilled(folder, batch_size, concurrent, network=None, pairs=None, **section
     records = []
     image = open_image(config.data.test.image, box=config.data.test.bounds)
     with image, open_labels(RunPaths.of(config).assembled) as labels:
-        chosen = find_pairs(config, labels, rods.VOXELS).listed() if pairs is None else pairs
+        chosen = found_pairs(folder) if pairs is None else pairs
         refill_pairs(Refill(config, image, labels, rods.VOXELS), chosen, batches, concurrent, records.append)
     return records, batches
 
@@ -48,18 +55,13 @@ def test_batches_do_not_show(run):
 
 
 def test_both_fills_of_a_pair_share_batches(run):
-    config = parse_config(rods.values(run))
-    with open_labels(RunPaths.of(config).assembled) as labels:
-        first = find_pairs(config, labels, rods.VOXELS).listed(1)
-    _, batches = refilled(run, 2, 2, pairs=first)
+    _, batches = refilled(run, 2, 2, pairs=found_pairs(run)[:1])
     assert batches.sizes.count(2) > len(batches.sizes) / 2
 
 
 def test_records_come_in_the_order_of_the_pairs(run):
     """Also where later ones end earlier: segments without a voxel here have no fills."""
-    config = parse_config(rods.values(run))
-    with open_labels(RunPaths.of(config).assembled) as labels:
-        one, other, _ = find_pairs(config, labels, rods.VOXELS).listed()
+    one, other, _ = found_pairs(run)
     absent = replace(one, point=replace(one.point, a=98, b=99))
     records, _ = refilled(run, 8, 8, pairs=[one, absent, other])
     assert [(record["a"], record["fovs"] > 0) for record in records] == [(1, True), (98, False), (1, True)]
