@@ -15,7 +15,6 @@ import rods
 import yaml
 import zarr
 from flooding import Batches, ConnectedNetwork
-from stopping import refused_while_locked
 
 from ffn.agglomeration import candidates as lists
 from ffn.agglomeration import joining
@@ -508,11 +507,6 @@ def test_finished_stage_does_nothing_and_other_thresholds_are_refused(run, netwo
     assert not (folder / "steps").exists()
     with pytest.raises(StageError, match=r"agglomeration\.min_iou: there 0\.8, now 0\.9"):
         agglomerate(configured(run, agglomeration={**rods.values(run)["agglomeration"], "min_iou": 0.9}))
-
-
-def test_one_process_agglomerates(run, network):
-    config = configured(run)
-    refused_while_locked(RunPaths.of(config).agglomerate, lambda: agglomerate(config))
 
 
 def test_one_pair_can_be_looked_at(run, network, capsys):

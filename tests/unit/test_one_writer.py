@@ -72,8 +72,8 @@ def assert_right(folder: Path, stage: str, reference: Path) -> None:
                 np.testing.assert_array_equal(here, there)
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_the_second_is_told_who_works_there_and_the_first_goes_on(tmp_path, stage):
+def test_the_second_is_told_who_works_there_and_the_first_goes_on(tmp_path):
+    stage = "synth"
     (tmp_path / "reference").mkdir()
     command = written(tmp_path, stage)
     with stopped(PAUSING, STAGES[stage], *command) as first:
@@ -86,6 +86,18 @@ def test_the_second_is_told_who_works_there_and_the_first_goes_on(tmp_path, stag
         assert code == 0, err
     assert_right(tmp_path, stage, tmp_path / "reference")
     assert main(command) == 0
+
+
+def test_at_a_stage_of_blocks_the_second_does_what_the_first_has_left(tmp_path):
+    stage = "prepare"
+    (tmp_path / "reference").mkdir()
+    command = written(tmp_path, stage)
+    with stopped(PAUSING, STAGES[stage], *command) as first:
+        second = run([sys.executable, "-m", "ffn", *command], env=environment())
+        assert second.returncode == 0, second.stderr
+        code, _, err = went_on(first)
+        assert code == 0, err
+    assert_right(tmp_path, stage, tmp_path / "reference")
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -223,7 +223,7 @@ class TestWhoeverDoesIt:
         assert made(tmp_path) == made(undisturbed)
 
     def test_a_step_before_its_time_is_refused(self, values, tmp_path):
-        with pytest.raises(StageError, match="ffn prepare --step class_counts"):
+        with pytest.raises(StageError, match="ffn prepare --config FILE --step class_counts"):
             prepare_training(config_in(tmp_path, values), Share("sample"), limits=LIMITS)
         with pytest.raises(StageError, match="no step partitions; there are label_sizes, objects"):
             prepare_training(config_in(tmp_path, values), Share("partitions"), limits=LIMITS)
@@ -281,7 +281,7 @@ class TestWhoeverDoesIt:
             main([*command, "--part", "1/2"])
         assert "--part goes with --step" in capsys.readouterr().err
         assert main([*command, "--step", "seeds"]) == 2
-        assert "Run `ffn prepare --step coordinates` first" in capsys.readouterr().err
+        assert "Run `ffn prepare --config FILE --step coordinates` first" in capsys.readouterr().err
         for part in ("2/2", "1/2"):
             assert main([*command, "--step", "label_sizes", "--part", part, "--ranks", "1"]) == 0
         assert main(command) == 0
