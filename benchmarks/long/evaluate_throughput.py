@@ -53,9 +53,7 @@ if __name__ == "__main__":
 def write_stores(folder: Path, size: int) -> tuple[Path, Path]:
     """Ground truth, and a segmentation that has its objects in pieces with a background of its own."""
     layout = StoreLayout.of_blocks((size,) * 3, "uint64", BLOCK, (10.0, 10.0, 10.0))
-    truth, found = Store(folder / "truth.zarr", layout), Store(folder / "segmentation.zarr", layout)
-    truth.create()
-    found.create()
+    truth, found = (Store(folder / f"{name}.zarr", layout).created() for name in ("truth", "segmentation"))
     for box in Grid(Box.of_shape(layout.shape), layout.shard):
         labels = cells(box)
         z, y, x = np.ix_(*(np.arange(a, b, dtype=np.uint64) // PIECE for a, b in zip(box.start, box.stop, strict=True)))

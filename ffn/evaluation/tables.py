@@ -5,15 +5,15 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
-from ffn.blockwise import BlockTask, Columns, Grid, Result, usable_cores
+from ffn.blockwise import BlockTask, Columns, Grid, Result, suitable_workers
 from ffn.errors import VolumeError
 from ffn.evaluation.contingency import DEFAULT_BLOCK, Contingency, contingency_of_volumes, require_same_shape
 from ffn.geometry import ZYX, Box
 from ffn.volumes import Volume, open_labels
 from ffn.volumes.store import shard_of
 
-VOXELS_A_PROCESS = 1 << 24
-"""A process takes a second or two to start; it pays where there are as many voxels as this for each."""
+_VOXELS_OF_A_WORKER = 1 << 24
+"""Fewer are counted before another process has started."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ class Tables(BlockTask):
     """
 
     name = "tables"
+    unit_bytes = 1 << 29
     remedy = "Give the job more memory, or fewer cores: each process takes about 0.5 GB."
 
     def __init__(self, pair: Pair, grid: Grid) -> None:
@@ -69,7 +70,7 @@ class Tables(BlockTask):
     @property
     def workers(self) -> int:
         """Processes that suit the volume: one for each core, for a small volume fewer."""
-        return min(usable_cores(), -(-self.grid.box.voxels // VOXELS_A_PROCESS))
+        return suitable_workers(0, -(-self.grid.box.voxels // _VOXELS_OF_A_WORKER))
 
     def run(self, unit: int) -> Result:
         _, truth, segmentation = self._opened

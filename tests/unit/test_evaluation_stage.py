@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
-from ffn.blockwise import JobPart, Ledger, Share
+from ffn.blockwise import Grid, JobPart, Ledger, Share
 from ffn.cli import main
 from ffn.config import load_config
 from ffn.errors import DataError, StageError, VolumeError
@@ -21,10 +21,11 @@ from ffn.evaluation.run import Scoring
 from ffn.evaluation.tables import Pair, Tables, blocks_of
 from ffn.files import write_json
 from ffn.geometry import Box
-from ffn.runs import RunPaths
+from ffn.runs import SEGMENTATION_STORE, RunPaths
 from ffn.stages import Stage
 from ffn.volumes import create_hdf5
 from ffn.volumes.hdf5 import Hdf5Volume
+from ffn.volumes.store import Store, StoreLayout
 
 HERE = Path(__file__).parent
 SHAPE = (1100, 6, 6)
@@ -36,6 +37,18 @@ def write_labels(path: Path, labels: np.ndarray) -> str:
     with create_hdf5(path, "labels", labels.shape, labels.dtype, (10.0, 10.0, 10.0)) as volume:
         volume.write(Box.of_shape(labels.shape), labels)
     return f"{path}:labels"
+
+
+def store_of(paths: RunPaths) -> Path:
+    return paths.segmented / SEGMENTATION_STORE
+
+
+def write_segmentation(paths: RunPaths, labels: np.ndarray) -> None:
+    """The result of `ffn assemble`: a store in shards."""
+    layout = StoreLayout.of_blocks(labels.shape, "uint64", (64, 64, 64), (10.0, 10.0, 10.0))
+    store = Store(store_of(paths), layout).created()
+    for box in Grid(Box.of_shape(labels.shape), layout.shard):
+        store.write_shard(box, labels[box.slices])
 
 
 @pytest.fixture
@@ -62,7 +75,7 @@ def run(tmp_path) -> Path:
     path.write_text(yaml.safe_dump(values))
     paths = paths_of(path)
     paths.segmented.mkdir(parents=True)
-    write_labels(paths.assemble / "segmentation.h5", found)
+    write_segmentation(paths, found)
     write_json(paths.segmented / "done.json", {"facts": 1})
     return path
 
@@ -303,7 +316,7 @@ def test_a_finished_evaluation_counts_however_it_was_cut(run, block):
     old = Stage(stage.folder, settings if block is None else {**settings, "block": block})  # None: earlier versions
     old.begin()
     old.finish(coverage=0.5)
-    (paths_of(run).assemble / "segmentation.h5").unlink()  # it is not read again
+    shutil.rmtree(store_of(paths_of(run)))  # it is not read again
     assert evaluate_run(load_config(run)) == table
     write_json(paths_of(run).segmented / "done.json", {"facts": 2})
     with pytest.raises(StageError, match="segmentation: there"):
@@ -322,13 +335,12 @@ def changed(run: Path, **test: str):
 )
 def test_a_wrong_box_that_is_put_right_meets_no_claim(run, wrong, error):
     right, paths = load_config(run).data.test.box, paths_of(run)
-    stored = paths.assemble / "segmentation.h5"
-    whole = stored.read_bytes()
-    stored.unlink()
-    write_labels(paths.assemble / "segmentation.h5", np.ones((20, 6, 6), np.uint64))
+    whole = store_of(paths).rename(paths.root / "whole.zarr")
+    write_segmentation(paths, np.ones((20, 6, 6), np.uint64))
     with pytest.raises(error):
         evaluate_run(changed(run, box=wrong))
-    stored.write_bytes(whole)
+    shutil.rmtree(store_of(paths))
+    whole.rename(store_of(paths))
     evaluate_run(changed(run, box=right))
     assert_scored(run)
 
@@ -347,7 +359,7 @@ def test_a_unit_is_read_in_parts(run, monkeypatch):
     monkeypatch.setattr(Hdf5Volume, "read", lambda self, box: sections.append(box.shape[0]) or read(self, box))
     evaluate_run(load_config(run))
     assert max(sections) == 64
-    assert sum(sections) == 2 * SHAPE[0]
+    assert sum(sections) == SHAPE[0]
 
 
 def test_blocks_and_processes_follow_the_volume():
