@@ -69,6 +69,7 @@ def agglomerate(config: Config) -> None:
         stage = Stage(folder, _settings(config, inputs))
         if stage.is_done():
             remove(folder / RESULTS)
+            stage.clear_lock()
             log(f"{folder} is already complete.")
             return
         # Before the stage begins: weights of another network leave no trace of settings that never worked.

@@ -39,6 +39,7 @@ def prepare_training(config: Config) -> None:
     paths = RunPaths.of(config)
     stage = Stage(paths.prepare, _settings(config))
     if stage.is_done():
+        stage.clear_lock()
         log(f"{paths.prepare} is already complete.")
         return
     with stage.locked(), ExitStack() as opened:
