@@ -8,7 +8,7 @@ one process does alone holds the folder's `lock` meanwhile.
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,7 @@ class Stage:
         Raises StageError, saying who works there, if another process does.
         """
         if self.done_marker.exists():
+            self.clear_lock()
             yield
             return
         with lock(self.folder / LOCK, beat=beat) as self._lock:
@@ -74,6 +75,13 @@ class Stage:
                 yield
             finally:
                 self._lock = None
+
+    def clear_lock(self) -> None:
+        """Remove the lock of a complete folder: of a process that was killed when all was done."""
+        path = self.folder / LOCK
+        if self.done_marker.exists() and path.exists():
+            with suppress(OSError):
+                path.unlink()
 
     def is_done(self) -> bool:
         """Whether the folder is complete with these settings; writes nothing.

@@ -78,6 +78,7 @@ def import_segmentation(
     box = Box.of_shape(labels.shape).shifted(start)
     stage = Stage(output, {**settings, "box": str(box)})
     if stage.is_done():
+        stage.clear_lock()
         log(f"{output} is already complete.")
         return
     refuse_foreign(stage)

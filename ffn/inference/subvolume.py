@@ -22,7 +22,7 @@ from ffn.inference.state import restore_state, save_state
 from ffn.inference.tally import Tally, Throughput, TileTally
 from ffn.inference.tile import Tile, refuse_foreign
 from ffn.progress import Progress, log
-from ffn.stages import LOCK, Stage
+from ffn.stages import Stage
 
 
 def run_tile(config: Config, tile: Tile) -> None:
@@ -73,17 +73,18 @@ def run_tiles(config: Config, tiles: Sequence[Tile], shows_progress: bool = True
 
 
 def _is_complete(config: Config, tile: Tile) -> bool:
-    if not tile.stage(config, tile.place(config)).is_done():
+    stage = tile.stage(config, tile.place(config))
+    if not stage.is_done():
         return False
     _remove_traces(tile)
+    stage.clear_lock()
     log(f"{tile.output} is already complete.")
     return True
 
 
 def _remove_traces(tile: Tile) -> None:
-    """Remove what only an unfinished sub-volume needs; a process that was killed at the very end left its lock."""
+    """Remove what only an unfinished sub-volume needs."""
     remove(tile.output / STATE_FILE)
-    remove(tile.output / LOCK)
 
 
 def _label(tiles: Sequence[Tile]) -> str:

@@ -22,6 +22,7 @@ def synthesize(config: Config, folder: Path | None = None) -> Path:
     settings = config.synthetic
     stage = Stage(path.parent, {"seed": config.seed, "synthetic": settings.model_dump()})
     if stage.is_done():
+        stage.clear_lock()
         log(f"{path} is already complete.")
         return path
     with stage.locked():

@@ -24,6 +24,7 @@ def admit(config: Config, stage: Stage, layout: Layout, resume: bool, held: Exit
     examples than lanes, and what preparing raises.
     """
     if stage.is_done():
+        stage.clear_lock()
         _refuse_other_layout(config, stage, layout)
         return False
     if resume and not latest_step(stage.folder / "checkpoints"):

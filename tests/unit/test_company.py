@@ -70,7 +70,7 @@ def ends(folder: Path) -> dict[str, dict[str, Any]]:
     acts = {
         "calm": {},
         "killed": {"rank1": ["kill", 30]},
-        "first_killed": {"rank0": ["kill", 60]},
+        "first_killed": {"rank0": ["kill", 80]},
         "failed": {"rank1": ["fail", 30]},
         "bug": {"rank0": ["bug", 60]},
         "nan": {"rank1": ["nan", 30]},

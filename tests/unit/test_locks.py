@@ -219,6 +219,18 @@ def test_a_complete_stage_needs_no_lock(tmp_path):
         assert names(stage.folder) == ["done.json", "started.json"]
 
 
+def test_the_lock_of_who_was_killed_when_all_was_done_is_removed(tmp_path):
+    stage = Stage(tmp_path / "stage", {})
+    stage.begin()
+    with stopped(HELD, str(stage.folder / "lock")) as other:
+        stage.clear_lock()
+        assert (stage.folder / "lock").exists(), "not complete yet"
+        stage.finish()
+        killed(other)
+    with stage.locked():
+        assert names(stage.folder) == ["done.json", "started.json"]
+
+
 DECOMPRESSING = """
 import gzip
 from pathlib import Path
