@@ -98,10 +98,11 @@ class Objects(VolumesReduce):
 
 
 class Classes(VoxelsTask):
-    """Partition classes: in the ledger, or as a shard of the volume's store with the number of centres of each block.
+    """Partition classes: in the ledger, or as a shard of the store of a sampled volume.
 
-    The number of centres is [blocks of the unit, classes]; `left_out` are voxels that are none, unlabelled and near a
-    boundary.
+    Columns of a listed volume: `classes` uint8 [z, y, x]. Of a sampled one: `centres` uint32 [blocks of the unit,
+    classes], how many voxels may be centres of examples, and `left_out` int64 [2], how many may not although they have
+    a class: those that are unlabelled, and those near a boundary.
     """
 
     name = "classes"
@@ -109,10 +110,10 @@ class Classes(VoxelsTask):
     def __init__(self, volumes: Sequence[LabelledVolume], objects: Objects) -> None:
         super().__init__(volumes)
         self.objects = objects
-        self.unit_bytes = max(self._bytes(volume) for volume in volumes)
+        self.unit_bytes = max(self._memory(volume) for volume in volumes)
 
     @staticmethod
-    def _bytes(volume: LabelledVolume) -> int:
+    def _memory(volume: LabelledVolume) -> int:
         """Memory of a unit: its classes as they are and compressed, and a block of labels with its surroundings."""
         around = prod(n + 2 * r for n, r in zip(volume.limits.block, lom_radius(volume.config), strict=True))
         return 2 * prod(volume.units.block) + _LABEL_BYTES * around
@@ -143,6 +144,10 @@ class Classes(VoxelsTask):
     def is_intact(self, entry: Entry) -> bool:
         volume, box = self.box(entry.unit)
         return not volume.is_sampled or shard_bytes(volume.store.shard_path(box)) == entry.facts["bytes"]
+
+    def close(self) -> None:
+        self.__dict__.pop("_kept", None)
+        super().close()
 
 
 def _centre_counts(volume: LabelledVolume, box: Box, values: NDArray[np.uint8]) -> Columns:
@@ -224,6 +229,10 @@ class Sample(VoxelsTask):
             for value, indices in drawn(classes, inside, volume.shape, wanted[number], volume.seed, number):
                 found.setdefault(value, []).append(indices)
         return Result({f"{_DRAWN}{value:03d}": np.concatenate(parts) for value, parts in found.items()})
+
+    def close(self) -> None:
+        self.__dict__.pop("_wanted", None)
+        super().close()
 
 
 class Coordinates(VolumesTask):

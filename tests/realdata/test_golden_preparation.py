@@ -6,14 +6,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from test_prepare_same import digests
 
 from ffn.cli import main
-from ffn.config import Inference
+from ffn.config import Config, Inference, parse_config
 from ffn.inference.seeds import SeedView, seed_policy
 from ffn.prepare.centres import Centres
 from ffn.prepare.coordinates import CoordinateStream
 from ffn.prepare.edges import edge_mask
 from ffn.prepare.partitions import partition_labels
+from ffn.prepare.run import prepare_training
 from ffn.prepare.seeds import distance_to_edges, peak_seeds, peaks
 from ffn.volumes import open_image, open_labels
 
@@ -114,3 +116,30 @@ def test_partitions_as_array(sample, golden):
     centres = Centres(partitions, labels[...], 16.0, (10.0, 10.0, 10.0), zero_is_unknown=True)[0:250, 0:250, 0:250]
     shares = [np.mean(centres[partitions == value] == 255) for value in range(14)]
     assert np.mean(shares) == pytest.approx(0.302, abs=0.001)
+
+
+STAGE = {
+    "coordinates.h5": "843d846c7b865105db5c6f88b502c8aa195bd4bf33164aef4ce6115a637430b9",
+    "partitions.h5": "81e29d780e2621ec554e522579fb4621c7fe6bf5beb5d1991d17f49cf98f75d7",
+    "seeds.csv": "4527a8709e88e9fa12817ad553a03e0defcf38c2cc33ad1249fe295c65f4e2b8",
+}
+"""SHA-256 of what `ffn prepare` made of the volume block by block in one process (`test_prepare_same.digests`)."""
+
+
+@pytest.mark.slow
+def test_stage(sample, tmp_path):
+    prepare_training(stage_config(sample, tmp_path), workers=2)
+    made = digests(tmp_path / "results/golden/prepare")
+    assert {name: made[name] for name in STAGE} == STAGE
+
+
+def stage_config(sample: Path, folder: Path) -> Config:
+    region = {"image": f"{sample}/grayscale_maps", "labels": f"{sample}/groundtruth.h5.gz"}
+    values = {
+        "run": "golden",
+        "results": str(folder / "results"),
+        "data": {"train": region, "test": region, "voxel_size": [10, 10, 10]},
+        "network": {"fov": [33, 33, 33], "deltas": [8, 8, 8]},
+        "prepare": {"min_boundary_nm": 16.0},
+    }
+    return parse_config(values)
