@@ -61,5 +61,6 @@ def downsample(values: np.ndarray, source: Box, block: Box, step: ZYX, labels: b
     after = [b * f - s for s, b, f in zip(source.stop, block.stop, step, strict=True)]
     # Repeating the edge voxel weighs a missing neighbour like the present one, which leaves averages and modes as
     # they are among the voxels that exist.
-    whole = np.pad(values, list(zip(before, after, strict=True)), mode="edge")
-    return pool(whole, step, labels)
+    if any(before) or any(after):
+        values = np.pad(values, list(zip(before, after, strict=True)), mode="edge")
+    return pool(values, step, labels)

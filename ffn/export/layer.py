@@ -13,7 +13,6 @@ The format is xyz; this module is where zyx ends. Format: sharded "precomputed" 
 
 import gzip
 import json
-import os
 import re
 import struct
 import uuid
@@ -66,7 +65,9 @@ class LayerSpec:
     tiers: tuple[Tier, ...]
 
     @classmethod
-    def of(cls, name: str, kind: Kind, dtype: str, box: Box, voxel_size: VoxelSize, chunk: ZYX, mips: int) -> "LayerSpec":
+    def of(
+        cls, name: str, kind: Kind, dtype: str, box: Box, voxel_size: VoxelSize, chunk: ZYX, mips: int
+    ) -> "LayerSpec":
         """The layer of the voxels of `box` of a source volume, with `mips` lower resolutions."""
         pyramid = levels(box, voxel_size, mips)
         shardings, made = tiers(pyramid, chunk)
@@ -199,7 +200,11 @@ class LevelReader:
     """A level of a layer that is on the disk, read by its own voxels."""
 
     def __init__(self, folder: Path, spec: LayerSpec, number: int) -> None:
-        spec_of = {"driver": "neuroglancer_precomputed", "kvstore": f"file://{folder.resolve()}/", "scale_index": number}
+        spec_of = {
+            "driver": "neuroglancer_precomputed",
+            "kvstore": f"file://{folder.resolve()}/",
+            "scale_index": number,
+        }
         self._array = ts.open(spec_of, context=tensorstore_context(), read=True, open=True).result()
 
     def __call__(self, box: Box) -> np.ndarray:
@@ -216,9 +221,7 @@ class _Voxels:
     def __call__(self, box: Box) -> np.ndarray:
         values = self._volume.read(box.relative_to(self._spec.pyramid[0].box.start))
         if values.dtype.kind == "i" and values.min() < 0:
-            raise VolumeError(
-                f"{self._volume.uri} has the negative label {values.min()}; labels must be 0 or greater."
-            )
+            raise VolumeError(f"{self._volume.uri} has the negative label {values.min()}; labels must be 0 or greater.")
         return values.astype(self._spec.dtype, copy=False)
 
 
@@ -280,7 +283,9 @@ class _Rows:
         above = self._above
         if above is None:
             return
-        stop = above._region.stop[0] if end == self._region.stop[0] else min(end // self._step[0], above._region.stop[0])
+        stop = (
+            above._region.stop[0] if end == self._region.stop[0] else min(end // self._step[0], above._region.stop[0])
+        )
         if stop <= self._next_pooled:
             return
         block = Box((self._next_pooled, *above._region.start[1:]), (stop, *above._region.stop[1:]))
@@ -294,9 +299,7 @@ class _Rows:
         return self._planes[box.relative_to(origin).slices]
 
 
-def _chain(
-    spec: LayerSpec, number: int, region: Box, found: Regions, writers: Mapping[int, "_ShardWriter"]
-) -> _Rows:
+def _chain(spec: LayerSpec, number: int, region: Box, found: Regions, writers: Mapping[int, "_ShardWriter"]) -> _Rows:
     """The level that is read, with those behind it."""
     regions_of = {number: region, **found.made}
     rows: _Rows | None = None
@@ -340,7 +343,7 @@ class _ShardWriter:
             context=context,
             create=True,
         ).result()
-        self._encoded = self._encoder.kvstore / f"{spec.keys[number]}/"
+        self._encoded = ts.KvStore.open(f"memory://{spec.keys[number]}/", context=context).result()
         self._transaction = ts.Transaction()
         shards = ts.KvStore.open(
             {
@@ -384,7 +387,7 @@ def _moved(partial: Path, folder: Path) -> dict[str, int]:
         name = path.relative_to(partial).as_posix()
         sizes[name] = path.stat().st_size
         (folder / name).parent.mkdir(exist_ok=True)
-        os.replace(path, folder / name)
+        path.replace(folder / name)
     for key in {Path(name).parent for name in sizes}:
         sync(folder / key)
     return sizes

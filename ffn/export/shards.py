@@ -15,6 +15,8 @@ from functools import lru_cache
 from math import prod
 from typing import Any
 
+import tensorstore as ts
+
 from ffn.export.downsample import Level, source_box
 from ffn.geometry import ZYX, Box, xyz_from_zyx
 
@@ -24,7 +26,7 @@ all processes."""
 _LARGEST_EDGE = 1024
 _MINISHARD_BITS = 9
 """Chunks in one index of a shard, as a power of two: a reader fetches a whole index before its first chunk."""
-_MOST_FILES = 4
+_MOST_FILES = 8
 """Shards of one level that a unit writes, at most: smaller ones would make too many files."""
 
 
@@ -103,16 +105,17 @@ def tiers(pyramid: Sequence[Level], chunk: ZYX) -> tuple[list[Sharding], list[Ti
         shape = pyramid[first].box.shape
         edge = next((edge for most, edge in _EDGES if prod(shape) <= most), _LARGEST_EDGE)
         start = next(s for s in _candidates(shape, chunk) if prod(s.box) <= edge**3 or s.bits == 0)
-        whole = tuple(n >= size for n, size in zip(start.box, shape, strict=True))
+        whole = (start.box[0] >= shape[0], start.box[1] >= shape[1], start.box[2] >= shape[2])
         shardings.append(start)
         while len(shardings) < len(pyramid):
-            level = pyramid[len(shardings)]
-            box = _box_at(start.box, pyramid, first, len(shardings))
-            fitting = (s for s in _candidates(level.box.shape, chunk) if _fits(s, box, whole, level.box.shape))  # type: ignore[arg-type]
+            number = len(shardings)
+            shape, scale = pyramid[number].box.shape, _scale(pyramid, first, number)
+            fitting = (s for s in _candidates(shape, chunk) if _fits(s, shape, start.box, scale, whole))
             if (sharding := next(fitting, None)) is None:
                 break
             shardings.append(sharding)
-        found.append(_tier(pyramid, range(first, len(shardings)), start.box, whole))  # type: ignore[arg-type]
+        made = range(first, len(shardings))
+        found.append(Tier(made, start.box, whole, _counts(pyramid, made, start.box, whole)))
     return shardings, found
 
 
@@ -123,12 +126,12 @@ def regions(pyramid: Sequence[Level], tier: Tier, unit: int) -> Regions:
     made: dict[int, Box] = {}
     for number in reversed(tier.levels):
         level = pyramid[number]
-        size = _box_at(tier.box, pyramid, tier.levels[0], number)
-        start, stop = [], []
-        for axis in range(3):
-            begin = level.box.start[axis] + place[axis] * (0 if tier.whole[axis] else int(size[axis]))
-            start.append(begin)
-            stop.append(level.box.stop[axis] if tier.whole[axis] else min(begin + int(size[axis]), level.box.stop[axis]))
+        start, stop = list(level.box.start), list(level.box.stop)
+        for axis, scale in enumerate(_scale(pyramid, tier.levels[0], number)):
+            if not tier.whole[axis]:
+                size = tier.box[axis] // scale
+                start[axis] += place[axis] * size
+                stop[axis] = min(start[axis] + size, stop[axis])
         parts = []
         if all(a < b for a, b in zip(start, stop, strict=True)):
             written[number] = Box(tuple(start), tuple(stop))  # type: ignore[arg-type]
@@ -160,39 +163,36 @@ def chunk_number(place: ZYX, counts: ZYX) -> int:
     return number
 
 
-def _tier(pyramid: Sequence[Level], levels: range, box: ZYX, whole: tuple[bool, bool, bool]) -> Tier:
+def _counts(pyramid: Sequence[Level], made: range, box: ZYX, whole: tuple[bool, bool, bool]) -> ZYX:
     counts = [1, 1, 1]
-    for number in levels:
-        sizes = _box_at(box, pyramid, levels[0], number)
-        for axis in range(3):
+    for number in made:
+        for axis, scale in enumerate(_scale(pyramid, made[0], number)):
             if not whole[axis]:
-                # A level that begins at a part of a voxel of the first may have one voxel more, in another shard.
-                counts[axis] = max(counts[axis], -(-pyramid[number].box.shape[axis] // int(sizes[axis])))
-    return Tier(levels, box, whole, (counts[0], counts[1], counts[2]))
+                # A level that begins with a part of a voxel may have one voxel more, which lies in another shard.
+                counts[axis] = max(counts[axis], -(-pyramid[number].box.shape[axis] * scale // box[axis]))
+    return counts[0], counts[1], counts[2]
 
 
-def _box_at(box: ZYX, pyramid: Sequence[Level], first: int, number: int) -> tuple[float, float, float]:
-    """The size of a unit in voxels of a later level."""
-    z, y, x = box[0], box[1], box[2]
-    for level in pyramid[first + 1 : number + 1]:
-        z, y, x = z / level.step[0], y / level.step[1], x / level.step[2]
+def _scale(pyramid: Sequence[Level], first: int, number: int) -> ZYX:
+    """Voxels of the level `first` along an edge of a voxel of the level `number`, zyx."""
+    z, y, x = (prod(level.step[axis] for level in pyramid[first + 1 : number + 1]) for axis in range(3))
     return z, y, x
 
 
-def _fits(sharding: Sharding, box: tuple[float, float, float], whole: tuple[bool, bool, bool], shape: ZYX) -> bool:
-    """Whether units of this size hold whole shards only, and not too many."""
+def _fits(sharding: Sharding, shape: ZYX, unit: ZYX, scale: ZYX, whole: tuple[bool, bool, bool]) -> bool:
+    """Whether units of this size hold whole shards of a level of this shape and scale, and not too many."""
     files = 1
-    for n, size, single, extent in zip(sharding.box, box, whole, shape, strict=True):
-        if not single and size % n:
+    for n, extent, size, factor, single in zip(sharding.box, shape, unit, scale, whole, strict=True):
+        if not single and size % (n * factor):
             return False
-        files *= -(-extent // n) if single else int(size // n)
+        files *= -(-extent // n) if single else size // (n * factor)
     return files <= _MOST_FILES
 
 
 def _hull(boxes: Sequence[Box]) -> Box:
     start = tuple(min(values) for values in zip(*(box.start for box in boxes), strict=True))
     stop = tuple(max(values) for values in zip(*(box.stop for box in boxes), strict=True))
-    return Box(start, stop)  # type: ignore[arg-type]
+    return Box(start, stop)
 
 
 def _candidates(shape: ZYX, chunk: ZYX) -> Iterator[Sharding]:
@@ -205,8 +205,6 @@ def _candidates(shape: ZYX, chunk: ZYX) -> Iterator[Sharding]:
 @lru_cache(maxsize=1024)
 def _shard_box(shape: ZYX, chunk: ZYX, bits: int, total: int) -> ZYX:
     """Voxels of a shard, zyx, as tensorstore says."""
-    import tensorstore as ts
-
     scale = {
         "size": xyz_from_zyx(shape),
         "chunk_size": xyz_from_zyx(chunk),
@@ -220,5 +218,6 @@ def _shard_box(shape: ZYX, chunk: ZYX, bits: int, total: int) -> ZYX:
         "multiscale_metadata": {"type": "image", "data_type": "uint8", "num_channels": 1},
         "scale_metadata": scale,
     }
-    x, y, z, _ = ts.open(spec, context=ts.Context(), create=True).result().chunk_layout.write_chunk.shape
+    layout = ts.open(spec, context=ts.Context(), create=True).result().chunk_layout
+    x, y, z = (size or 1 for size in (layout.write_chunk.shape or ())[:3])
     return z, y, x
