@@ -249,21 +249,25 @@ class _Rows:
         self._spec, self._level, self._region = spec, spec.pyramid[number], region
         self._step = spec.pyramid[number + 1].step if above is not None else (1, 1, 1)
         self._written, self._writer, self._above = written, writer, above
-        self._planes = np.empty((0, *region.shape[1:]), spec.dtype)
+        self._pieces: list[np.ndarray] = []
         self._begin = region.start[0]
         self._next_written = written.start[0] if written is not None else region.stop[0]
         self._next_pooled = above._region.start[0] if above is not None else 0
 
     def push(self, planes: np.ndarray) -> None:
         """Take in the next planes of the region, zyx."""
-        self._planes = np.concatenate([self._planes, planes]) if len(self._planes) else planes
-        end = self._begin + len(self._planes)
+        self._pieces.append(planes)
+        end = self._begin + sum(map(len, self._pieces))
         self._write(end)
         self._pool(end)
-        needed = min(self._next_written, self._next_pooled * self._step[0] if self._above is not None else end)
-        kept = min(max(needed, self._begin), end)
-        # A copy, so that what is no longer needed is let go.
-        self._planes, self._begin = self._planes[kept - self._begin :].copy(), kept
+        # What is done with, no longer a part of any piece.
+        needed = min(self._next_written, self._next_pooled * self._step[0] if self._above is not None else end, end)
+        while self._pieces and self._begin < needed:
+            first = self._pieces.pop(0)
+            gone = min(needed - self._begin, len(first))
+            self._begin += gone
+            if gone < len(first):
+                self._pieces.insert(0, first[gone:].copy())
 
     def _write(self, end: int) -> None:
         written, writer = self._written, self._writer
@@ -283,20 +287,39 @@ class _Rows:
         above = self._above
         if above is None:
             return
-        stop = (
-            above._region.stop[0] if end == self._region.stop[0] else min(end // self._step[0], above._region.stop[0])
-        )
-        if stop <= self._next_pooled:
-            return
-        block = Box((self._next_pooled, *above._region.start[1:]), (stop, *above._region.stop[1:]))
-        source = source_box(block, self._step, self._level.box)
-        labels = self._spec.kind == "segmentation"
-        above.push(downsample(self._inside(source), source, block, self._step, labels))
-        self._next_pooled = stop
+        stop = above._region.stop[0]
+        if end < self._region.stop[0]:
+            stop = min(end // self._step[0], stop)
+        while self._next_pooled < stop:
+            # The cells within one piece, or the one that reaches into the next piece: joining pieces takes memory.
+            within = self._piece_end(self._next_pooled * self._step[0]) // self._step[0]
+            cells = Box(
+                (self._next_pooled, *above._region.start[1:]),
+                (min(max(within, self._next_pooled + 1), stop), *above._region.stop[1:]),
+            )
+            source = source_box(cells, self._step, self._level.box)
+            labels = self._spec.kind == "segmentation"
+            self._next_pooled = cells.stop[0]
+            above.push(downsample(self._inside(source), source, cells, self._step, labels))
+
+    def _piece_end(self, plane: int) -> int:
+        """Where the piece with this plane ends."""
+        end = self._begin
+        for piece in self._pieces:
+            end += len(piece)
+            if plane < end:
+                break
+        return end
 
     def _inside(self, box: Box) -> np.ndarray:
-        origin = (self._begin, *self._region.start[1:])
-        return self._planes[box.relative_to(origin).slices]
+        """The voxels of a box that came in: a view where they came in together."""
+        parts, begin = [], self._begin
+        for piece in self._pieces:
+            here = Box((begin, *self._region.start[1:]), (begin + len(piece), *self._region.stop[1:]))
+            if (part := box.intersection(here)) is not None:
+                parts.append(piece[part.relative_to(here.start).slices])
+            begin += len(piece)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _chain(spec: LayerSpec, number: int, region: Box, found: Regions, writers: Mapping[int, "_ShardWriter"]) -> _Rows:
@@ -357,7 +380,15 @@ class _ShardWriter:
 
     def put(self, box: Box, values: np.ndarray) -> None:
         """Take in the voxels of whole chunks; chunks of zeros are left out."""
-        self._encoder[(*_slices_xyz(box), 0)].write(values.T).result()
+        # Row by row: tensorstore holds a copy of what it encodes.
+        for start in range(0, box.shape[1], self._chunk[1]):
+            rows = slice(start, start + self._chunk[1])
+            z, y, x = box.slices
+            part = (x, slice(y.start + start, min(y.start + rows.stop, y.stop)), z, 0)
+            self._encoder[part].write(values[:, rows].T).result()
+            self._take_encoded()
+
+    def _take_encoded(self) -> None:
         for name in self._encoded.list().result():
             content = self._encoded.read(name).result().value
             if self._compressed:
