@@ -2,14 +2,15 @@
 
 import argparse
 import signal
-from functools import partial
 from pathlib import Path
 
 from ffn.cli.options import add_blockwise, add_command, add_config, share_of
 
 _EXPORT_EXAMPLES = """\
   ffn export --config config.yaml
-  ffn export --config config.yaml --step layer --part 2/5     # one job of five; then `--step mips`
+  ffn export --config config.yaml --step layer --part 2/5
+
+The second form does a part of one step: layer, mips.
 """
 _VIEW_EXAMPLES = """\
   ffn view results/demo
@@ -25,7 +26,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     )
     add_config(export)
     add_blockwise(export)
-    export.set_defaults(run=partial(_export, export))
+    export.set_defaults(run=lambda args: _export(export, args))
 
     view = add_command(commands, "view", "look at a run in Neuroglancer, served from this machine", _VIEW_EXAMPLES)
     view.add_argument("folder", type=Path, metavar="RUN", help="the run's folder, such as results/demo")

@@ -4,17 +4,18 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from math import ceil, prod
 from pathlib import Path
 from typing import Any
 
 from ffn.agglomeration.candidates import read_candidates
-from ffn.blockwise import EVERYTHING, BlockwiseStage, Entry, Reduce, Result, Share, Task, usable_cores
+from ffn.blockwise import EVERYTHING, BlockwiseStage, Entry, Reduce, Result, Share, Task, suitable_workers
 from ffn.config import Config
 from ffn.errors import VolumeError
-from ffn.export.layer import Kind, LayerSpec, create_layer, remove_leftovers, stored_type, write_unit
+from ffn.export.layer import Kind, LayerSpec, create_layer, stored_type
 from ffn.export.state import contrast_of, viewer_state, with_candidates
+from ffn.export.unit import remove_unfinished, write_unit
 from ffn.files import write_json
+from ffn.fingerprint import fingerprint
 from ffn.geometry import Box
 from ffn.runs import RunPaths, image_uri, labels_uri
 from ffn.stages import Stage, done_digest
@@ -22,7 +23,7 @@ from ffn.volumes import Volume, VoxelSize, open_image, open_labels
 from ffn.volumes.store import shard_bytes
 
 STATE = "state.json"
-_VOXELS_OF_A_WORKER = 1 << 24
+_VOXELS_OF_A_WORKER = 1 << 25
 """Fewer are written before another process has started."""
 
 
@@ -104,17 +105,21 @@ class MipsTask(Reduce):
         folder, names = self._layers[0].folder.parent, [layer.spec.name for layer in self._layers]
         for layer in self._layers:
             with layer.source() as source:
-                for tier in layer.spec.tiers[1:]:
-                    for number in range(len(tier)):
-                        write_unit(layer.folder, layer.spec, tier, number, source)
+                write_upper_levels(layer, source)
                 if layer.spec.kind == "image":
                     contrast, full = contrast_of(source), layer.spec.pyramid[0]
-            remove_leftovers(layer.folder)
         state = viewer_state(self._title, names, full.box, full.voxel_size, contrast)
         if self._candidates is not None:
             state = with_candidates(state, read_candidates(self._candidates))
         write_json(folder / STATE, state)
         return Result(facts={"box": str(full.box), "layers": names})
+
+
+def write_upper_levels(layer: Layer, source: Volume) -> None:
+    """Make what the first tier leaves of a layer: small levels, from its last one."""
+    for tier in layer.spec.tiers[1:]:
+        for unit in range(len(tier)):
+            write_unit(layer.folder, layer.spec, tier, unit, source)
 
 
 def export_run(config: Config, share: Share = EVERYTHING) -> Path:
@@ -128,13 +133,8 @@ def export_run(config: Config, share: Share = EVERYTHING) -> Path:
     stage = Stage(
         paths.export,
         {
-            "format": "sharded precomputed",
-            "image": image_uri(config, region),
-            "truth": truth,
-            "box": region.box,
-            "voxel_size": config.data.voxel_size,
-            "export": config.export.model_dump(exclude={"workers"}),
             "segmentation": done_digest(paths.segmented, f"ffn {paths.segmented.name}"),
+            **fingerprint(config, "export"),
         },
     )
     sources: dict[str, Callable[[], Volume]] = {
@@ -145,11 +145,18 @@ def export_run(config: Config, share: Share = EVERYTHING) -> Path:
         sources["truth"] = partial(open_labels, truth, box=region.bounds)
     # Before the folder is claimed: what is wrong here is put right in the configuration, which the claim holds.
     layers = _layers(config, paths.export, sources)
-    voxels = prod(layers[0].spec.pyramid[0].box.shape)
-    workers = min(config.export.workers or usable_cores(), ceil(voxels / _VOXELS_OF_A_WORKER))
-    tasks = [LayerTask(layers), MipsTask(layers, config.run, paths.agglomerate if paths.agglomerates else None)]
-    BlockwiseStage(stage, tasks, "ffn export").run(workers, share)
+    levels = LayerTask(layers)
+    tasks = [levels, MipsTask(layers, config.run, paths.agglomerate if paths.agglomerates else None)]
+    worthwhile = -(-sum(levels.size(unit) for unit in range(len(levels))) // _VOXELS_OF_A_WORKER)
+    largest = max(layer.spec.worker_bytes for layer in layers)
+    workers = suitable_workers(config.export.workers, min(len(levels), worthwhile), largest)
+    BlockwiseStage(stage, tasks, "ffn export --config FILE", partial(_clean, layers)).run(workers, share)
     return paths.export
+
+
+def _clean(layers: Sequence[Layer]) -> None:
+    for layer in layers:
+        remove_unfinished(layer.folder)
 
 
 def _layers(config: Config, folder: Path, sources: dict[str, Callable[[], Volume]]) -> list[Layer]:

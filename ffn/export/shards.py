@@ -144,7 +144,7 @@ def regions(pyramid: Sequence[Level], tier: Tier, unit: int) -> Regions:
 
 
 def files_of(level: Level, sharding: Sharding) -> int:
-    """Shards of a level in which every voxel is something."""
+    """Shards of a level of which none is empty."""
     return prod(-(-n // size) for n, size in zip(level.box.shape, sharding.box, strict=True))
 
 

@@ -41,7 +41,7 @@ def arrays(config: Config) -> dict[str, np.ndarray]:
     return {
         "image": open_volume(test.image, box=BOX)[...],
         "truth": open_volume(str(test.labels), box=BOX)[...],
-        "segmentation": open_volume(f"{RunPaths.of(config).segmentation}:labels")[...],
+        "segmentation": open_volume(RunPaths.of(config).segmentation)[...],
     }
 
 
@@ -159,7 +159,7 @@ def test_segmentation_of_another_shape(tmp_path: Path) -> None:
     config = make_run(tmp_path)
     values = config.model_dump(mode="json")
     values["data"]["test"]["box"] = "0:40,0:40,0:40"
-    with pytest.raises(VolumeError, match=r"segmentation.h5.*\(40, 64, 70\).*\(40, 40, 40\)"):
+    with pytest.raises(VolumeError, match=r"segmentation.zarr.*\(40, 64, 70\).*\(40, 40, 40\)"):
         export_run(parse_config(values))
 
 
@@ -223,7 +223,9 @@ def test_steps_in_parts_make_the_same_layers(config: Config, tmp_path: Path) -> 
 def test_lower_levels_wait_for_all_units(tmp_path: Path) -> None:
     made = make_run(tmp_path, workers=1)
     export_run(made, Share("layer", JobPart(0, 2)))
-    with pytest.raises(StageError, match=r"units of the step layer are not done. Run `ffn export --step layer`"):
+    with pytest.raises(
+        StageError, match=r"units of the step layer are not done. Run `ffn export --config FILE --step layer`"
+    ):
         export_run(made, Share("mips"))
 
 

@@ -15,8 +15,9 @@ from test_pooling import reference
 from ffn.errors import StageError, VolumeError
 from ffn.export import shards
 from ffn.export.downsample import levels
-from ffn.export.layer import Kind, LayerSpec, create_layer, remove_leftovers, stored_type, write_unit
+from ffn.export.layer import Kind, LayerSpec, create_layer, stored_type
 from ffn.export.shards import chunk_number, files_of, regions, tiers
+from ffn.export.unit import remove_unfinished, write_unit
 from ffn.geometry import ZYX, Box
 from ffn.volumes import VoxelSize, create_hdf5, open_volume
 
@@ -228,7 +229,7 @@ def test_negative_labels_are_refused_and_leave_nothing(tmp_path: Path) -> None:
 def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
     (tmp_path / "l" / "0123.partial" / "8_8_8").mkdir(parents=True)
     (tmp_path / "l" / "info").write_text("{}")
-    remove_leftovers(tmp_path / "l")
+    remove_unfinished(tmp_path / "l")
     assert [path.name for path in (tmp_path / "l").iterdir()] == ["info"]
 
 
