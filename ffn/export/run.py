@@ -150,7 +150,7 @@ def export_run(config: Config, share: Share = EVERYTHING) -> Path:
     worthwhile = -(-sum(levels.size(unit) for unit in range(len(levels))) // _VOXELS_OF_A_WORKER)
     largest = max(layer.spec.worker_bytes for layer in layers)
     workers = suitable_workers(config.export.workers, min(len(levels), worthwhile), largest)
-    BlockwiseStage(stage, tasks, "ffn export --config FILE", partial(_clean, layers)).run(workers, share)
+    BlockwiseStage(stage, tasks, "ffn export", partial(_clean, layers)).run(workers, share)
     return paths.export
 
 

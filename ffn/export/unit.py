@@ -8,7 +8,6 @@ time, leaves the same files.
 import gzip
 import re
 import struct
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from ffn.errors import VolumeError
 from ffn.export.downsample import downsample, source_box
 from ffn.export.layer import LayerSpec
 from ffn.export.shards import Regions, Tier, chunk_number
-from ffn.files import remove, sync
+from ffn.files import PARTIAL, remove, sync, temporary_path
 from ffn.geometry import Box
 from ffn.volumes import Volume
 from ffn.volumes.store import os_errors, tensorstore_context
@@ -29,7 +28,6 @@ Source = Callable[[Box], np.ndarray]
 
 _GZIP_LEVEL = 4
 """tensorstore's own is 9, which takes 13 times as long for three percent."""
-_UNFINISHED = ".partial"
 
 
 def write_unit(folder: Path, spec: LayerSpec, tier: Tier, unit: int, source: Volume) -> dict[str, int]:
@@ -59,9 +57,8 @@ def write_unit(folder: Path, spec: LayerSpec, tier: Tier, unit: int, source: Vol
         number = first - 1
         region = source_box(found.made[first], spec.pyramid[first].step, spec.pyramid[number].box)
         read = LevelReader(folder, spec, number)
-    partial = folder / f"{uuid.uuid4().hex}{_UNFINISHED}"
-    partial.mkdir()
-    try:
+    with temporary_path(folder / "shards") as partial:
+        partial.mkdir()
         writers = {level: _ShardWriter(partial, spec, level) for level in found.written}
         rows = _chain(spec, number, region, found, writers)
         for box in _slabs(region, spec.pyramid[number].box.start[0], spec.chunk[0]):
@@ -69,13 +66,11 @@ def write_unit(folder: Path, spec: LayerSpec, tier: Tier, unit: int, source: Vol
         for writer in writers.values():
             writer.commit()
         return _moved(partial, folder)
-    finally:
-        remove(partial)
 
 
 def remove_unfinished(folder: Path) -> None:
     """Remove what writers left that were killed; nobody may be writing any more."""
-    for leftover in folder.glob(f"*{_UNFINISHED}"):
+    for leftover in folder.glob(f"*{PARTIAL}"):
         remove(leftover)
 
 

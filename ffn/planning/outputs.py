@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from ffn.config import Config
-from ffn.geometry import Box
 from ffn.planning.extent import Extent
 from ffn.planning.records import tile_records
+from ffn.planning.steps import layer_specs
 
 LABELS, LAYER_LABELS, LAYER_IMAGE = 0.14, 0.05, 1.0
 """Bytes a voxel as they are written: compressed labels in HDF5, in a layer, grey values in a layer. Measured on the
@@ -42,13 +42,9 @@ def outputs(config: Config, extent: Extent, unfinished: int) -> list[Output]:
 
 
 def _layers(config: Config, extent: Extent) -> Output:
-    from ffn.export.layer import LayerSpec  # its package loads tensorstore, which takes half a second
-
-    bounds = config.data.test.bounds
-    box = bounds if bounds is not None and bounds.shape == extent.region else Box.of_shape(extent.region)
-    # Layers differ in what their files hold, not in how many they are.
-    spec = LayerSpec.of("image", "image", "uint8", box, extent.voxel_size, config.export.chunk, config.export.mips)
-    labels = 1 if config.data.test.labels is None else 2
-    files = spec.files * (1 + labels) + _EXPORT_FILES
-    voxels = sum(level.box.voxels for level in spec.pyramid)
-    return Output("layers for Neuroglancer", files, int(voxels * (LAYER_IMAGE + labels * LAYER_LABELS)))
+    layers = layer_specs(config, extent)
+    size = 0.0
+    for layer in layers:
+        voxels = sum(level.box.voxels for level in layer.pyramid)
+        size += voxels * (LAYER_IMAGE if layer.kind == "image" else LAYER_LABELS)
+    return Output("layers for Neuroglancer", sum(layer.files for layer in layers) + _EXPORT_FILES, int(size))
