@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import neuroglancer
 import numpy as np
@@ -14,6 +16,7 @@ from cloudvolume import CloudVolume
 from exported import BOX, make_run
 
 from ffn.blockwise import JobPart, Result, Share
+from ffn.blockwise.ledger import Entry, LedgerWriter
 from ffn.cli import main
 from ffn.config import Config, parse_config
 from ffn.errors import StageError, VolumeError, WorkerError
@@ -23,6 +26,8 @@ from ffn.export.state import contrast_of
 from ffn.files import write_json
 from ffn.runs import RunPaths
 from ffn.volumes import create_hdf5, open_volume
+
+HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
@@ -282,3 +287,116 @@ def test_killed_export_is_completed_by_the_same_command(config: Config, tmp_path
     assert list(export.rglob("*.partial")) == []
     for name, expected in arrays(config).items():
         np.testing.assert_array_equal(np.asarray(cloud(killed, name)[:])[..., 0].T, expected)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """All files of an export in small units."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards, "_EDGES", ())
+        patch.setattr(shards, "_LARGEST_EDGE", 32)
+        return contents(export_run(make_run(tmp_path_factory.mktemp("whole"), workers=1)))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files but the markers, which name the folder."""
+    found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {name: content for name, content in found.items() if name not in ("done.json", "started.json")}
+
+
+@pytest.mark.usefixtures("many_units")
+@pytest.mark.parametrize(
+    ("where", "count"),
+    [
+        ("after-rename", 2),  # a layer's info
+        ("before-rename", 3),  # its first shard
+        ("after-rename", 3),
+        ("before-rename", 40),
+        ("before-note", 1),
+        ("after-note", 5),
+        ("before-note", 20),
+        ("before-note", 37),  # levels above the units
+        ("after-note", 37),
+    ],
+)
+def test_killed_and_run_again_ends_in_the_same_files_and_one_unit_is_lost(
+    whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, count: int
+) -> None:
+    config = make_run(tmp_path, workers=1)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(config.model_dump(mode="json")))
+    command = [sys.executable, str(HERE / "killed_export.py"), str(file), where, str(count)]
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    export = RunPaths.of(config).export
+    assert not (export / "done.json").exists()
+    noted = sum(len(ledger.read_bytes().splitlines()) - 1 for ledger in export.rglob("*.jsonl"))
+    if where.endswith("note"):
+        assert noted == count - (where == "before-note")
+    done, add = [], LedgerWriter.add
+
+    def watched(writer: LedgerWriter, unit: int, *args: Any) -> Entry:
+        done.append((writer.folder.parent.name, unit))
+        return add(writer, unit, *args)
+
+    monkeypatch.setattr(LedgerWriter, "add", watched)
+    export_run(config)
+    assert len(done) == len(set(done)) == 37 - noted
+    assert contents(export) == whole
+
+
+@pytest.mark.slow
+def test_two_exports_of_one_run_at_once(whole: dict[str, bytes], tmp_path: Path) -> None:
+    """The first is stopped in the middle, the second begins and ends, the first goes on."""
+    config = make_run(tmp_path, workers=1)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(config.model_dump(mode="json")))
+    command = [sys.executable, str(HERE / "killed_export.py"), str(file), "before-rename", "0"]
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
+    export = RunPaths.of(config).export
+    first = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    while first.poll() is None and not list(export.glob("*/*/*.shard")):
+        pass
+    first.send_signal(signal.SIGSTOP)
+    second = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    first.send_signal(signal.SIGCONT)
+    told = first.communicate()[1]
+    assert (first.returncode, second.returncode) == (0, 0), (told, second.stderr)
+    assert contents(export) == whole
+
+
+FULL_DISK = """
+set -e
+mount -t tmpfs -o size={size}k none {export}
+"$0" -m ffn export --config {config} || echo "ended $?"
+find {export} -name '*.partial' | wc -l
+mount -o remount,size=64m {export}
+"$0" -m ffn export --config {config}
+ls {export}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [12, 100, 200])
+def test_a_full_disk_is_told_and_the_same_command_goes_on(tmp_path: Path, size: int) -> None:
+    isolated = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    (tmp_path / "full").mkdir()
+    mount = ["mount -t tmpfs -o size=32k none full"]
+    if shutil.which("unshare") is None or subprocess.run([*isolated, *mount], cwd=tmp_path, check=False).returncode:
+        pytest.skip("needs a small file system: no permission to mount one here")
+    config = make_run(tmp_path, workers=1)
+    file, export = tmp_path / "config.json", RunPaths.of(config).export
+    file.write_text(json.dumps(config.model_dump(mode="json")))
+    export.mkdir()
+    script = FULL_DISK.format(size=size, export=export, config=file)
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
+    done = subprocess.run(
+        [*isolated, script, sys.executable], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert "ffn: error: the disk is full" in done.stderr
+    assert "Traceback" not in done.stderr
+    first, left, *rest = done.stdout.splitlines()
+    assert (first, left) == ("ended 2", "0")
+    assert rest[1:] == ["done.json", "image", "segmentation", "started.json", "state.json", "truth"]
