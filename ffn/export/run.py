@@ -49,10 +49,11 @@ class LayerTask(Task):
 
     def __init__(self, layers: Sequence[Layer]) -> None:
         self._layers = layers
+        self.unit_bytes = max(layer.spec.worker_bytes for layer in layers)
         self._sources: dict[str, Volume] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_layers": self._layers, "_sources": {}}
+        return {**vars(self), "_sources": {}}
 
     def __len__(self) -> int:
         return sum(len(layer.spec.tiers[0]) for layer in self._layers)
@@ -148,8 +149,7 @@ def export_run(config: Config, share: Share = EVERYTHING) -> Path:
     levels = LayerTask(layers)
     tasks = [levels, MipsTask(layers, config.run, paths.agglomerate if paths.agglomerates else None)]
     worthwhile = -(-sum(levels.size(unit) for unit in range(len(levels))) // _VOXELS_OF_A_WORKER)
-    largest = max(layer.spec.worker_bytes for layer in layers)
-    workers = suitable_workers(config.export.workers, min(len(levels), worthwhile), largest)
+    workers = suitable_workers(config.export.workers, min(len(levels), worthwhile))
     BlockwiseStage(stage, tasks, "ffn export", partial(_clean, layers)).run(workers, share)
     return paths.export
 

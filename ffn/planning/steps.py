@@ -77,7 +77,7 @@ def _assembly(config: Config, extent: Extent) -> list[StepWork]:
 
 _LABEL_LAYER, _IMAGE_LAYER = 25, 8
 """Core-nanoseconds a voxel of the region, for a layer with its lower levels: read, pooled, encoded, written
-(`python benchmarks/long/export_throughput.py`)."""
+(docs/guides/large_volumes.md; images often lie in formats that take longer to read)."""
 
 
 def layer_specs(config: Config, extent: Extent) -> list["LayerSpec"]:
