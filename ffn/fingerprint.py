@@ -9,12 +9,13 @@ from typing import Any
 from ffn.config import Config
 from ffn.config.inference import WITHOUT_EFFECT as INFERENCE_WITHOUT_EFFECT
 from ffn.config.reach import lom_radius, training_margin
-from ffn.runs import SYNTHETIC, labels_uri
+from ffn.runs import SYNTHETIC, image_uri, labels_uri
 
 STAGE_KEYS = {
     "assemble": ("assembly", "agglomeration.enabled", "data.test"),
     "agglomerate": ("agglomeration", "assembly", "data.test", "data.voxel_size", "network", "inference"),
     "evaluate": ("data.test",),
+    "export": ("export", "data.test", "data.voxel_size"),
     "prepare": (*("data.train", "data.validation", "data.voxel_size", "network", "prepare", "training.moves", "seed"),),
 }
 """Keys of the configuration that a blockwise stage reads."""
@@ -26,13 +27,6 @@ _WITHOUT_EFFECT: dict[str, Collection[str]] = {
     "export": {"workers"},
 }
 """Settings that change how fast or how safely a stage works, but not what it makes."""
-
-_FLOOD = (
-    *("segment_threshold", "move_threshold", "deltas", "disco_seed_threshold"),
-    *("least_unseen", "offers_compared", "precision"),
-)
-_RADII = ("radius", "analysis_radius", "exclusion_radius")
-
 
 _FLOOD = (
     *("segment_threshold", "move_threshold", "deltas", "disco_seed_threshold"),
@@ -79,6 +73,18 @@ def _evaluate(config: Config) -> dict[str, Any]:
     return {"truth": labels_uri(config, region), "box": region.box}
 
 
+def _export(config: Config) -> dict[str, Any]:
+    region = config.data.test
+    return {
+        "format": "sharded precomputed",
+        "image": image_uri(config, region),
+        "truth": labels_uri(config, region),
+        "box": region.box,
+        "voxel_size": config.data.voxel_size,
+        "export": _effective(config.model_dump(mode="json"), "export"),
+    }
+
+
 def _prepare(config: Config) -> dict[str, Any]:
     network, regions = config.network, config.data.labelled
     synthetic = any(SYNTHETIC in (region.image, region.labels) for region in regions.values())
@@ -98,6 +104,7 @@ _SETTINGS: dict[str, Callable[[Config], dict[str, Any]]] = {
     "assemble": _assemble,
     "agglomerate": _agglomerate,
     "evaluate": _evaluate,
+    "export": _export,
     "prepare": _prepare,
 }
 

@@ -228,6 +228,8 @@ class Plan:
         """What a blockwise stage is made from."""
         if stage == "assemble":
             return self.batch_markers(checkpoints)
+        if stage == "export":
+            return [*self.data("test"), self.segmentation_marker]
         raise KeyError(stage)
 
     def step_inputs(self, stage: str, checkpoints: Any, wildcards: Any) -> list[str]:
@@ -356,10 +358,6 @@ class Plan:
     @property
     def inference_threads(self) -> int:
         return self.config.inference.ranks * self.config.inference.intra_op_threads or ALL_CORES
-
-    @property
-    def export_threads(self) -> int:
-        return self.config.export.workers or ALL_CORES
 
     @property
     def _values(self) -> dict[str, Any]:

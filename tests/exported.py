@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
+from ffn.blockwise import Grid
 from ffn.config import Config, parse_config
 from ffn.files import write_json
 from ffn.geometry import Box
-from ffn.runs import RunPaths
-from ffn.volumes import create_hdf5_file
+from ffn.runs import SEGMENTATION_STORE, RunPaths
+from ffn.volumes import Store, StoreLayout, create_hdf5_file
 
 BOX = Box((5, 6, 7), (45, 70, 77))
 
@@ -42,8 +43,9 @@ def make_run(folder: Path, shape: tuple[int, int, int] = (60, 80, 90), box: Box 
     )
     segmentation = np.where(line, 0, labels + np.uint64(2**63))[box.slices]
     paths = RunPaths.of(config)
-    with create_hdf5_file(paths.segmentation) as file:
-        volume = file.add("labels", box.shape, np.uint64, (12.0, 10.0, 8.0), offset=box.start)
-        volume.write(Box.of_shape(box.shape), segmentation)
+    layout = StoreLayout.of_blocks(box.shape, "uint64", (32, 32, 32), (12.0, 10.0, 8.0), box.start)
+    store = Store(paths.assemble / SEGMENTATION_STORE, layout).created()
+    for shard in Grid(Box.of_shape(box.shape), layout.shard):
+        store.write_shard(shard, segmentation[shard.slices])
     write_json(paths.assemble / "done.json", {"facts": {}})
     return config

@@ -1,7 +1,7 @@
 """Voxels per second of writing a segmentation layer, by one process and by several, in one run.
 
-Writes synthetic labels as a layer with three lower resolutions, and prints one JSON line: `ratio` is the seconds of one
-process over those of several, their start included.
+Writes synthetic labels, as assembly stores them, as a layer with three lower resolutions, and prints one JSON line:
+`ratio` is the seconds of one process over those of several, their start included.
 
     python benchmarks/long/export_throughput.py --shape 256 1024 512 --workers 2 --folder scratch
 """
@@ -15,13 +15,13 @@ from functools import partial
 from math import prod
 from pathlib import Path
 
-import numpy as np
 from _tiles import cells
 
-from ffn.export.precomputed import Bench, write_layer
-from ffn.geometry import Box, blocks
-from ffn.volumes import create_hdf5, open_labels
-from ffn.workers import Workers
+from ffn.blockwise import Grid, Pool
+from ffn.export.layer import LayerSpec
+from ffn.export.run import Layer, LayerTask, write_upper_levels
+from ffn.geometry import Box
+from ffn.volumes import Store, StoreLayout, open_labels
 
 _VOXEL_SIZE = (10.0, 10.0, 10.0)
 
@@ -29,11 +29,14 @@ _VOXEL_SIZE = (10.0, 10.0, 10.0)
 def seconds(uri: str, folder: Path, count: int) -> float:
     """Of writing one layer with so many processes."""
     began = time.perf_counter()
-    with (
-        open_labels(uri) as volume,
-        Workers(count, partial(Bench, {folder.name: partial(open_labels, uri)})) as workers,
-    ):
-        write_layer(folder, volume, "segmentation", _VOXEL_SIZE, (0, 0, 0), (64, 64, 64), 3, workers)
+    with open_labels(uri) as volume, Pool(count) as pool:
+        box = Box.of_shape(volume.shape)
+        spec = LayerSpec.of(folder.name, "segmentation", "uint64", box, _VOXEL_SIZE, (64, 64, 64), 3)
+        layer = Layer(folder, spec, partial(open_labels, uri))
+        task = LayerTask([layer])
+        for _ in pool.results(task, range(len(task))):
+            pass
+        write_upper_levels(layer, volume)
     return time.perf_counter() - began
 
 
@@ -46,11 +49,17 @@ def main() -> None:
     args = parser.parse_args()
     shutil.rmtree(args.folder, ignore_errors=True)
     args.folder.mkdir(parents=True)
-    with create_hdf5(args.folder / "labels.h5", "labels", tuple(args.shape), np.uint64, _VOXEL_SIZE) as volume:
-        for box in blocks(Box.of_shape(volume.shape), volume.chunk):
-            volume.write(box, cells(box))
-    uri, voxels = f"{args.folder / 'labels.h5'}:labels", prod(args.shape)
-    one, several = (seconds(uri, args.folder / name, count) for name, count in (("one", 1), ("several", args.workers)))
+    layout = StoreLayout.of_blocks(tuple(args.shape), "uint64", (64, 64, 64), _VOXEL_SIZE)
+    store = Store(args.folder / "labels.zarr", layout).created()
+    for box in Grid(Box.of_shape(layout.shape), layout.shard):
+        store.write_shard(box, cells(box))
+    uri, voxels = store.uri, prod(args.shape)
+    # One process is to be one core, also for the threads of libraries.
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, cores[:1])
+    one = seconds(uri, args.folder / "one", 1)
+    os.sched_setaffinity(0, cores)
+    several = seconds(uri, args.folder / "several", args.workers)
     print(
         json.dumps(
             {

@@ -4,9 +4,14 @@ import argparse
 import signal
 from pathlib import Path
 
-from ffn.cli.options import add_command, add_config
+from ffn.cli.options import add_blockwise, add_command, add_config, share_of
 
-_EXPORT_EXAMPLES = "  ffn export --config config.yaml\n"
+_EXPORT_EXAMPLES = """\
+  ffn export --config config.yaml
+  ffn export --config config.yaml --step layer --part 2/5
+
+The second form does a part of one step: layer, mips.
+"""
 _VIEW_EXAMPLES = """\
   ffn view results/demo
   ffn view results/demo --port 0                # any free port
@@ -20,7 +25,8 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         commands, "export", "write image, ground truth and segmentation as Neuroglancer layers", _EXPORT_EXAMPLES
     )
     add_config(export)
-    export.set_defaults(run=_export)
+    add_blockwise(export)
+    export.set_defaults(run=lambda args: _export(export, args))
 
     view = add_command(commands, "view", "look at a run in Neuroglancer, served from this machine", _VIEW_EXAMPLES)
     view.add_argument("folder", type=Path, metavar="RUN", help="the run's folder, such as results/demo")
@@ -34,12 +40,13 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     view.set_defaults(run=_view)
 
 
-def _export(args: argparse.Namespace) -> None:
+def _export(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     from ffn.config import load_config
     from ffn.export import export_run
 
-    folder = export_run(load_config(args.config))
-    print(f"Layers are in {folder}. Look at them with: ffn view {folder.parent}")
+    folder = export_run(load_config(args.config), share_of(parser, args))
+    if (folder / "done.json").exists():
+        print(f"Layers are in {folder}. Look at them with: ffn view {folder.parent}")
 
 
 def _view(args: argparse.Namespace) -> None:

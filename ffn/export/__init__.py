@@ -1,8 +1,7 @@
 """A run as Neuroglancer layers, and a local server with Neuroglancer to look at it."""
 
-from ffn.export.precomputed import write_layer
 from ffn.export.run import export_run
 from ffn.export.server import ViewServer
 from ffn.export.state import viewer_state, with_server
 
-__all__ = ["ViewServer", "export_run", "viewer_state", "with_server", "write_layer"]
+__all__ = ["ViewServer", "export_run", "viewer_state", "with_server"]

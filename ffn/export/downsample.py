@@ -7,6 +7,9 @@ import numpy as np
 from ffn.geometry import ZYX, Box
 from ffn.volumes import VoxelSize, pool
 
+_PLANES = 8
+"""Of the result that are made at once: at a border their sources are copied."""
+
 
 @dataclass(frozen=True)
 class Level:
@@ -57,9 +60,16 @@ def downsample(values: np.ndarray, source: Box, block: Box, step: ZYX, labels: b
 
     At the border only the voxels that exist count; see `ffn.volumes.pool` for the rest.
     """
-    before = [s - b * f for s, b, f in zip(source.start, block.start, step, strict=True)]
-    after = [b * f - s for s, b, f in zip(source.stop, block.stop, step, strict=True)]
-    # Repeating the edge voxel weighs a missing neighbour like the present one, which leaves averages and modes as
-    # they are among the voxels that exist.
-    whole = np.pad(values, list(zip(before, after, strict=True)), mode="edge")
-    return pool(whole, step, labels)
+    result = np.empty(block.shape, values.dtype)
+    for start in range(block.start[0], block.stop[0], _PLANES):
+        planes = Box((start, *block.start[1:]), (min(start + _PLANES, block.stop[0]), *block.stop[1:]))
+        inside = source_box(planes, step, source)
+        before = [s - b * f for s, b, f in zip(inside.start, planes.start, step, strict=True)]
+        after = [b * f - s for s, b, f in zip(inside.stop, planes.stop, step, strict=True)]
+        part = values[inside.relative_to(source.start).slices]
+        if any(before) or any(after):
+            # Repeating the edge voxel weighs a missing neighbour like the present one, which leaves averages and modes
+            # as they are among the voxels that exist.
+            part = np.pad(part, list(zip(before, after, strict=True)), mode="edge")
+        result[planes.relative_to(block.start).slices] = pool(part, step, labels)
+    return result

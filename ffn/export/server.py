@@ -3,7 +3,8 @@
 The browser needs nothing from the internet: the client is the one inside the `neuroglancer` package. That client
 expects to be served below `/v/<name>/` and keeps an event stream at `/events/<name>` open; the state travels in the
 link's fragment, so the server keeps none. Layers are served with CORS headers, so that any other Neuroglancer can
-show them too.
+show them too. Shards can be many gigabytes: a browser asks for the bytes of one chunk (HTTP Range), and only those are
+read.
 """
 
 import errno
@@ -11,6 +12,8 @@ import gzip
 import importlib.resources
 import json
 import mimetypes
+import os
+import re
 import socket
 import sys
 import threading
@@ -42,6 +45,7 @@ class ViewServer(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    request_queue_size = 128
 
     def __init__(self, run: Path, bind: str, port: int) -> None:
         self.folder = _finished_export(run)
@@ -92,13 +96,15 @@ class ViewServer(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # Headers and contents are sent apart; the second must not wait for the first to be confirmed.
+    disable_nagle_algorithm = True
 
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
         if path == "/":
             self._redirect(self._run.client_path(f"http://{self.headers.get('Host', '')}"))
         elif path == "/favicon.ico":
-            self._send_nothing()
+            self._send_nothing(HTTPStatus.NO_CONTENT)
         elif path == _EVENTS:
             self._hold_events()
         elif path == f"/{STATE}":
@@ -112,13 +118,15 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815
 
     def do_OPTIONS(self) -> None:
-        self._send_nothing()
+        self._send_nothing(HTTPStatus.NO_CONTENT)
 
     def end_headers(self) -> None:
         self.send_header("Access-Control-Allow-Origin", "*")
         self.send_header("Access-Control-Allow-Methods", "GET, HEAD, OPTIONS")
         self.send_header("Access-Control-Allow-Headers", "*")
-        self.send_header("Access-Control-Expose-Headers", "Content-Encoding, Content-Length")
+        self.send_header(
+            "Access-Control-Expose-Headers", "Accept-Ranges, Content-Encoding, Content-Length, Content-Range"
+        )
         self.send_header("Access-Control-Allow-Private-Network", "true")
         self.send_header("Cache-Control", "no-cache")
         super().end_headers()
@@ -133,25 +141,64 @@ class _Handler(BaseHTTPRequestHandler):
     def _send_client(self, name: str) -> None:
         file = self._run.client.get(name)
         if file is None:
-            self.send_error(HTTPStatus.NOT_FOUND)
+            self._send_nothing(HTTPStatus.NOT_FOUND)
             return
         # Python's table depends on the system's; a wrong type keeps a browser from running these.
         known = {".js": "text/javascript", ".wasm": "application/wasm"}
-        kind = known.get(file.suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream"
-        self._send(file.read_bytes(), kind)
+        self._send_file(file, known.get(file.suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream")
 
     def _send_layer_file(self, path: str) -> None:
         file = (self._run.folder / path.lstrip("/")).resolve()
         compressed = file.with_name(file.name + ".gz")
         if not file.is_relative_to(self._run.folder):
-            self.send_error(HTTPStatus.NOT_FOUND)
+            self._send_nothing(HTTPStatus.NOT_FOUND)
         elif file.is_file():
-            kind = "application/json" if file.name == "info" else "application/octet-stream"
-            self._send(file.read_bytes(), kind)
+            self._send_file(file, "application/json" if file.name == "info" else "application/octet-stream")
         elif compressed.is_file():
             self._send_gzip(compressed.read_bytes())
         else:
-            self.send_error(HTTPStatus.NOT_FOUND)
+            # A box without anything has no file; the connection stays open for the next one.
+            self._send_nothing(HTTPStatus.NOT_FOUND)
+
+    def _send_file(self, path: Path, kind: str) -> None:
+        """A file, or the part of it that is asked for; no more of it is read."""
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            asked = self._asked_range(size)
+            if asked is not None and len(asked) == 0:
+                self._send_nothing(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, {"Content-Range": f"bytes */{size}"})
+                return
+            part = range(size) if asked is None else asked
+            self.send_response(HTTPStatus.OK if asked is None else HTTPStatus.PARTIAL_CONTENT)
+            if asked is not None:
+                self.send_header("Content-Range", f"bytes {part.start}-{part.stop - 1}/{size}")
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(part)))
+            self.send_header("Accept-Ranges", "bytes")
+            self.end_headers()
+            if self.command != "HEAD" and len(part) > 0:
+                sent = self.connection.sendfile(file, part.start, len(part))
+                # A file that became shorter: only the end of the connection can say so.
+                self.close_connection = self.close_connection or sent < len(part)
+
+    def _asked_range(self, size: int) -> range | None:
+        """The bytes that the request asks for: None = all, an empty range = none that exist.
+
+        Several ranges at once, and forms that are not valid, may be answered with the whole file (RFC 9110, 14.2); a
+        condition (If-Range) never holds, since files are sent without a validator.
+        """
+        match = re.fullmatch(r"bytes=(\d{0,20})-(\d{0,20})", self.headers.get("Range", "").replace(" ", ""), re.ASCII)
+        if self.command != "GET" or match is None or "If-Range" in self.headers:
+            return None
+        first, last = match.groups()
+        if first:
+            if last and int(last) < int(first):
+                return None
+            stop = min(int(last) + 1, size) if last else size
+            return range(min(int(first), stop), stop)
+        if last:
+            return range(max(size - int(last), 0), size)
+        return None
 
     def _send_gzip(self, content: bytes) -> None:
         if "gzip" in self.headers.get("Accept-Encoding", ""):
@@ -169,8 +216,12 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(content)
 
-    def _send_nothing(self) -> None:
-        self.send_response(HTTPStatus.NO_CONTENT)
+    def _send_nothing(self, status: HTTPStatus, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        if status != HTTPStatus.NO_CONTENT:
+            self.send_header("Content-Length", "0")
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
         self.end_headers()
 
     def _redirect(self, location: str) -> None:

@@ -5,6 +5,7 @@ Rapids class, 2 cores shared with other machines), and scaled by the voxels of t
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ffn.assembly.evidence import groups
 from ffn.assembly.spec import looks_twice, worker_bytes
@@ -13,6 +14,9 @@ from ffn.config import Config
 from ffn.geometry import Box
 from ffn.planning.extent import Extent
 from ffn.volumes import shard_of
+
+if TYPE_CHECKING:
+    from ffn.export.layer import LayerSpec
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class StepWork:
 
 def steps_of(config: Config, extent: Extent) -> list[StepWork]:
     """All steps that may be jobs of their own, by stage and in their order."""
-    return [*_assembly(config, extent)]
+    return [*_assembly(config, extent), *_export(config, extent)]
 
 
 _OVERLAPS, _LABELS, _PIECES, _TOUCHING, _RENUMBERED = 60, 190, 330, 10, 60
@@ -69,3 +73,29 @@ def _assembly(config: Config, extent: Extent) -> list[StepWork]:
         step("objects", 1, _PIECE * _PIECES_OF * voxels),
         step("labels", units, _RENUMBERED * voxels),
     ]
+
+
+_LABEL_LAYER, _IMAGE_LAYER = 25, 8
+"""Core-nanoseconds a voxel of the region, for a layer with its lower levels: read, pooled, encoded, written
+(docs/guides/large_volumes.md; images often lie in formats that take longer to read)."""
+
+
+def layer_specs(config: Config, extent: Extent) -> list["LayerSpec"]:
+    """The layers that an export writes."""
+    from ffn.export.layer import LayerSpec  # its package takes half a second to load
+
+    bounds = config.data.test.bounds
+    box = bounds if bounds is not None and bounds.shape == extent.region else Box.of_shape(extent.region)
+    place = (box, extent.voxel_size, config.export.chunk, config.export.mips)
+    labels = ["segmentation"] if config.data.test.labels is None else ["segmentation", "truth"]
+    return [
+        LayerSpec.of("image", "image", "uint8", *place),
+        *(LayerSpec.of(name, "segmentation", "uint64", *place) for name in labels),
+    ]
+
+
+def _export(config: Config, extent: Extent) -> list[StepWork]:
+    layers = layer_specs(config, extent)
+    units = sum(len(layer.tiers[0]) for layer in layers)
+    nanoseconds = sum(_IMAGE_LAYER if layer.kind == "image" else _LABEL_LAYER for layer in layers) * extent.voxels
+    return [StepWork("export", "layer", units, nanoseconds * 1e-9, max(layer.worker_bytes for layer in layers))]

@@ -7,11 +7,10 @@ from typing import Literal
 from ffn.config import Config, Region
 from ffn.planning.extent import region_shape
 
-Stage = Literal["synth", "prepare", "evaluate", "export"]
+Stage = Literal["synth", "prepare", "evaluate"]
 
-_VOXELS_PER_S: dict[Stage, float] = {"synth": 0.6e6, "prepare": 2e6, "evaluate": 40e6, "export": 20e6}
-"""Measured with 128 x 512 x 512 voxels of the embedded volume and two cores of a server; three layers are exported, by
-four processes at least."""
+_VOXELS_PER_S: dict[Stage, float] = {"synth": 0.6e6, "prepare": 2e6, "evaluate": 40e6}
+"""Measured with 128 x 512 x 512 voxels of the embedded volume and two cores of a server."""
 _MARGIN = 4
 """For slower cores and file systems."""
 _START_MIN = 10

@@ -109,7 +109,7 @@ class Store:
 
         Raises StageError where they describe another array.
         """
-        with _told(self.path):
+        with os_errors(self.path):
             try:
                 self._open(create=True)
             except ValueError as error:
@@ -138,7 +138,7 @@ class Store:
         path = self.shard_path(box)
         if values.shape != box.shape or values.dtype != self.layout.dtype:
             raise GeometryError(f"The shard {box} takes {self.layout.dtype}, not {values.dtype} {values.shape}.")
-        with _told(path):
+        with os_errors(path):
             self._array[box.slices].write(values).result()
         return shard_bytes(path)
 
@@ -221,7 +221,7 @@ def _codec(name: str, **configuration: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def os_errors(path: Path) -> Iterator[None]:
     """Errors of the operating system as OSError, with their number: tensorstore has them in the text of others."""
     try:
         yield

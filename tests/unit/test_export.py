@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import neuroglancer
 import numpy as np
@@ -13,14 +15,19 @@ import pytest
 from cloudvolume import CloudVolume
 from exported import BOX, make_run
 
+from ffn.blockwise import JobPart, Result, Share
+from ffn.blockwise.ledger import Entry, LedgerWriter
 from ffn.cli import main
 from ffn.config import Config, parse_config
 from ffn.errors import StageError, VolumeError, WorkerError
-from ffn.export import export_run, with_server
-from ffn.export.precomputed import whole_chunks, write_layer
+from ffn.export import export_run, shards, with_server
+from ffn.export.run import LayerTask
 from ffn.export.state import contrast_of
+from ffn.files import write_json
 from ffn.runs import RunPaths
 from ffn.volumes import create_hdf5, open_volume
+
+HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +46,7 @@ def arrays(config: Config) -> dict[str, np.ndarray]:
     return {
         "image": open_volume(test.image, box=BOX)[...],
         "truth": open_volume(str(test.labels), box=BOX)[...],
-        "segmentation": open_volume(f"{RunPaths.of(config).segmentation}:labels")[...],
+        "segmentation": open_volume(RunPaths.of(config).segmentation)[...],
     }
 
 
@@ -78,14 +85,14 @@ def test_lower_resolutions_exist_and_lie_in_the_same_place(config: Config, name:
     assert cloud(config, name, 2).shape[:3] == (19, 17, 11)
 
 
-def test_labels_are_compressed_and_chunks_gzipped(config: Config) -> None:
+def test_labels_are_compressed_and_chunks_lie_in_shards(config: Config) -> None:
     info = json.loads((RunPaths.of(config).export / "segmentation/info").read_text())
     assert {scale["encoding"] for scale in info["scales"]} == {"compressed_segmentation"}
+    assert {scale["sharding"]["data_encoding"] for scale in info["scales"]} == {"gzip"}
     assert info["data_type"] == "uint64"
     assert info["type"] == "segmentation"
-    chunks = list((RunPaths.of(config).export / "segmentation/8_10_12").iterdir())
-    assert len(chunks) == 3 * 2 * 3
-    assert all(chunk.suffix == ".gz" for chunk in chunks)
+    # All 3 x 2 x 3 chunks in one file.
+    assert [path.name for path in (RunPaths.of(config).export / "segmentation/8_10_12").iterdir()] == ["0.shard"]
 
 
 def test_state_is_one_that_neuroglancer_reads(config: Config) -> None:
@@ -111,10 +118,10 @@ def test_contrast_leaves_out_extremes(config: Config) -> None:
 
 
 def test_finished_export_is_not_repeated_and_other_settings_are_refused(config: Config) -> None:
-    chunk = next((RunPaths.of(config).export / "image/8_10_12").iterdir())
-    before = chunk.stat().st_mtime_ns
+    (shard,) = (RunPaths.of(config).export / "image/8_10_12").iterdir()
+    before = shard.stat().st_mtime_ns
     export_run(config)
-    assert chunk.stat().st_mtime_ns == before
+    assert shard.stat().st_mtime_ns == before
     other = config.model_copy(update={"export": config.export.model_copy(update={"mips": 1})})
     with pytest.raises(StageError, match=r"export\.mips"):
         export_run(other)
@@ -157,61 +164,93 @@ def test_segmentation_of_another_shape(tmp_path: Path) -> None:
     config = make_run(tmp_path)
     values = config.model_dump(mode="json")
     values["data"]["test"]["box"] = "0:40,0:40,0:40"
-    with pytest.raises(VolumeError, match=r"segmentation.h5.*\(40, 64, 70\).*\(40, 40, 40\)"):
+    with pytest.raises(VolumeError, match=r"segmentation.zarr.*\(40, 64, 70\).*\(40, 40, 40\)"):
         export_run(parse_config(values))
 
 
-def test_image_type_that_no_layer_holds(tmp_path: Path) -> None:
-    with create_hdf5(tmp_path / "d.h5", "image", (4, 4, 4), np.float64, None):
-        pass
-    with pytest.raises(VolumeError, match="float64"):
-        write_layer(
-            tmp_path / "layer", open_volume(f"{tmp_path}/d.h5:image"), "image", (1, 1, 1), (0, 0, 0), (4, 4, 4), 0
-        )
-    assert not (tmp_path / "layer").exists()
+def test_folder_of_an_earlier_version_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    config = make_run(tmp_path, mips=0)
+    folder = RunPaths.of(config).export
+    settings = {"export": {"chunk": [16, 32, 32], "mips": 0}}
+    write_json(folder / "done.json", {"hash": "of the earlier version", "settings": settings, "facts": {}})
+    with pytest.raises(StageError, match=r"format: there None, now 'sharded precomputed'.*delete that folder"):
+        export_run(config)
 
 
-@pytest.mark.parametrize(
-    ("shape", "itemsize", "budget", "expected"),
-    [
-        ((100, 100, 100), 8, 1, (64, 32, 16)),  # less than one chunk: one chunk
-        ((100, 100, 100), 1, 64 * 32 * 16 * 2, (64, 32, 32)),
-        ((100, 100, 100), 1, 64 * 32 * 112 * 3, (64, 96, 112)),
-        ((100, 100, 100), 1, 1 << 40, (128, 128, 112)),
-    ],
-)
-def test_blocks_are_whole_chunks_within_the_budget(
-    shape: tuple[int, int, int], itemsize: int, budget: int, expected: tuple[int, int, int]
-) -> None:
-    assert whole_chunks((64, 32, 16), shape, itemsize, budget) == expected
+@pytest.fixture
+def many_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of a small volume, and a process for each."""
+    monkeypatch.setattr(shards, "_EDGES", ())
+    monkeypatch.setattr(shards, "_LARGEST_EDGE", 32)
+    monkeypatch.setattr("ffn.export.run._VOXELS_OF_A_WORKER", 1)
 
 
-def test_many_small_blocks_make_the_same_layer(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ffn.export.precomputed.whole_chunks", lambda chunk, *_: chunk)
-    volume = open_volume(f"{RunPaths.of(config).segmentation}:labels")
-    write_layer(tmp_path / "layer", volume, "segmentation", (12, 10, 8), BOX.start, config.export.chunk, 2)
-    for mip in range(3):
-        small = CloudVolume(f"precomputed://file://{tmp_path}/layer", mip=mip, progress=False)
-        np.testing.assert_array_equal(small[:], cloud(config, "segmentation", mip)[:])
+def layers_of(config: Config) -> dict[str, np.ndarray]:
+    return {
+        f"{name} {mip}": np.asarray(cloud(config, name, mip)[:])
+        for name in ("image", "segmentation", "truth")
+        for mip in range(3)
+    }
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.shard")}
 
 
-def test_files_are_the_same_whatever_the_number_of_workers(
-    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ffn.export.precomputed.whole_chunks", lambda chunk, *_: chunk)
-    monkeypatch.setattr("ffn.export.run._VOXELS_OF_A_WORKER", 1)
-    folder = export_run(make_run(tmp_path, workers=3))
-    for name in ("image", "segmentation", "truth"):
-        assert files(folder / name) == files(RunPaths.of(config).export / name)
+@pytest.mark.usefixtures("many_units")
+def test_layers_are_the_same_whatever_the_number_of_units_and_workers(config: Config, tmp_path: Path) -> None:
+    one, three = make_run(tmp_path / "one", workers=1), make_run(tmp_path / "three", workers=3)
+    for made in (one, three):
+        export_run(made)
+    assert len(files(RunPaths.of(one).export)) > len(files(RunPaths.of(config).export)) + 20
+    assert files(RunPaths.of(three).export) == files(RunPaths.of(one).export)
+    expected = layers_of(config)
+    for name, found in layers_of(one).items():
+        np.testing.assert_array_equal(found, expected[name], err_msg=name)
+
+
+@pytest.mark.usefixtures("many_units")
+def test_steps_in_parts_make_the_same_layers(config: Config, tmp_path: Path) -> None:
+    made = make_run(tmp_path, workers=1)
+    for part in (2, 0, 1):
+        export_run(made, Share("layer", JobPart(part, 3)))
+        assert not (RunPaths.of(made).export / "done.json").exists()
+    export_run(made, Share("mips"))
+    assert json.loads((RunPaths.of(made).export / "done.json").read_text())["facts"]["layers"] == [
+        "image", "segmentation", "truth"
+    ]  # fmt: skip
+    expected = layers_of(config)
+    for name, found in layers_of(made).items():
+        np.testing.assert_array_equal(found, expected[name], err_msg=name)
+
+
+@pytest.mark.usefixtures("many_units")
+def test_lower_levels_wait_for_all_units(tmp_path: Path) -> None:
+    made = make_run(tmp_path, workers=1)
+    export_run(made, Share("layer", JobPart(0, 2)))
+    with pytest.raises(
+        StageError, match=r"units of the step layer are not done. Run `ffn export --config FILE --step layer`"
+    ):
+        export_run(made, Share("mips"))
+
+
+@pytest.mark.usefixtures("many_units")
+def test_a_lost_shard_is_made_again(config: Config, tmp_path: Path) -> None:
+    made = make_run(tmp_path, workers=1)
+    export_run(made, Share("layer"))
+    export = RunPaths.of(made).export
+    before = files(export)
+    lost, *_, cut = sorted(export.rglob("*.shard"))
+    lost.unlink()
+    cut.write_bytes(cut.read_bytes()[:-1])
+    export_run(made)
+    after = files(export)
+    assert {name: after[name] for name in before} == before
 
 
 def test_a_worker_that_is_killed_ends_in_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ffn.export.run._VOXELS_OF_A_WORKER", 1)
-    monkeypatch.setattr("ffn.export.precomputed._write_piece", die)
+    monkeypatch.setattr("ffn.export.run.LayerTask", DyingTask)
     config = make_run(tmp_path, workers=2)
     with pytest.raises(WorkerError, match=r"2 worker processes was killed.*Use fewer export\.workers"):
         export_run(config)
@@ -220,20 +259,23 @@ def test_a_worker_that_is_killed_ends_in_one_message(tmp_path: Path, monkeypatch
     assert (RunPaths.of(config).export / "done.json").exists()
 
 
-def die(*_: object) -> None:
+class DyingTask(LayerTask):
     """A task in which memory runs out."""
-    os.kill(os.getpid(), signal.SIGKILL)
+
+    def run(self, unit: int) -> Result:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
 
 
 def test_killed_export_is_completed_by_the_same_command(config: Config, tmp_path: Path) -> None:
-    killed = make_run(tmp_path, chunk=[8, 8, 8])  # many files: killed long before the end
+    killed = make_run(tmp_path, chunk=[8, 8, 8], workers=1)  # many chunks: killed long before the end
     file = tmp_path / "config.json"
     file.write_text(json.dumps(killed.model_dump(mode="json")))
     export = RunPaths.of(killed).export
     process = subprocess.Popen(
         [sys.executable, "-m", "ffn", "export", "--config", str(file)], stderr=subprocess.DEVNULL
     )
-    while process.poll() is None and not (export / "image").exists():
+    while process.poll() is None and not list(export.glob("*/*.partial")):
         pass
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
@@ -242,5 +284,119 @@ def test_killed_export_is_completed_by_the_same_command(config: Config, tmp_path
     assert sorted(path.name for path in export.iterdir()) == [
         "done.json", "image", "segmentation", "started.json", "state.json", "truth"
     ]  # fmt: skip
+    assert list(export.rglob("*.partial")) == []
     for name, expected in arrays(config).items():
         np.testing.assert_array_equal(np.asarray(cloud(killed, name)[:])[..., 0].T, expected)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """All files of an export in small units."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards, "_EDGES", ())
+        patch.setattr(shards, "_LARGEST_EDGE", 32)
+        return contents(export_run(make_run(tmp_path_factory.mktemp("whole"), workers=1)))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files but the markers, which name the folder."""
+    found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {name: content for name, content in found.items() if name not in ("done.json", "started.json")}
+
+
+@pytest.mark.usefixtures("many_units")
+@pytest.mark.parametrize(
+    ("where", "count"),
+    [
+        ("after-rename", 2),  # a layer's info
+        ("before-rename", 3),  # its first shard
+        ("after-rename", 3),
+        ("before-rename", 40),
+        ("before-note", 1),
+        ("after-note", 5),
+        ("before-note", 20),
+        ("before-note", 37),  # levels above the units
+        ("after-note", 37),
+    ],
+)
+def test_killed_and_run_again_ends_in_the_same_files_and_one_unit_is_lost(
+    whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, count: int
+) -> None:
+    config = make_run(tmp_path, workers=1)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(config.model_dump(mode="json")))
+    command = [sys.executable, str(HERE / "killed_export.py"), str(file), where, str(count)]
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    export = RunPaths.of(config).export
+    assert not (export / "done.json").exists()
+    noted = sum(len(ledger.read_bytes().splitlines()) - 1 for ledger in export.rglob("*.jsonl"))
+    if where.endswith("note"):
+        assert noted == count - (where == "before-note")
+    done, add = [], LedgerWriter.add
+
+    def watched(writer: LedgerWriter, unit: int, *args: Any) -> Entry:
+        done.append((writer.folder.parent.name, unit))
+        return add(writer, unit, *args)
+
+    monkeypatch.setattr(LedgerWriter, "add", watched)
+    export_run(config)
+    assert len(done) == len(set(done)) == 37 - noted
+    assert contents(export) == whole
+
+
+@pytest.mark.slow
+def test_two_exports_of_one_run_at_once(whole: dict[str, bytes], tmp_path: Path) -> None:
+    """The first is stopped in the middle, the second begins and ends, the first goes on."""
+    config = make_run(tmp_path, workers=1)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(config.model_dump(mode="json")))
+    command = [sys.executable, str(HERE / "killed_export.py"), str(file), "before-rename", "0"]
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
+    export = RunPaths.of(config).export
+    first = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    while first.poll() is None and not list(export.glob("*/*/*.shard")):
+        pass
+    first.send_signal(signal.SIGSTOP)
+    second = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    first.send_signal(signal.SIGCONT)
+    told = first.communicate()[1]
+    assert (first.returncode, second.returncode) == (0, 0), (told, second.stderr)
+    assert contents(export) == whole
+
+
+FULL_DISK = """
+set -e
+mount -t tmpfs -o size={size}k none {export}
+"$0" -m ffn export --config {config} || echo "ended $?"
+find {export} -name '*.partial' | wc -l
+mount -o remount,size=64m {export}
+"$0" -m ffn export --config {config}
+ls {export}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [12, 100, 200])
+def test_a_full_disk_is_told_and_the_same_command_goes_on(tmp_path: Path, size: int) -> None:
+    isolated = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    (tmp_path / "full").mkdir()
+    mount = ["mount -t tmpfs -o size=32k none full"]
+    if shutil.which("unshare") is None or subprocess.run([*isolated, *mount], cwd=tmp_path, check=False).returncode:
+        pytest.skip("needs a small file system: no permission to mount one here")
+    config = make_run(tmp_path, workers=1)
+    file, export = tmp_path / "config.json", RunPaths.of(config).export
+    file.write_text(json.dumps(config.model_dump(mode="json")))
+    export.mkdir()
+    script = FULL_DISK.format(size=size, export=export, config=file)
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
+    done = subprocess.run(
+        [*isolated, script, sys.executable], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert "ffn: error: the disk is full" in done.stderr
+    assert "Traceback" not in done.stderr
+    first, left, *rest = done.stdout.splitlines()
+    assert (first, left) == ("ended 2", "0")
+    assert rest[1:] == ["done.json", "image", "segmentation", "started.json", "state.json", "truth"]

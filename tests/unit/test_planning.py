@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from exported import make_run
 
 from ffn.cli import main
 from ffn.config import parse_config
 from ffn.config.inference import FEWER_FOVS, LEAST_UNSEEN
 from ffn.errors import PlanError
-from ffn.export.precomputed import write_layer
+from ffn.export import export_run, shards
 from ffn.geometry import Box, overlapping_tiles
 from ffn.planning.advice import advise, require_memory, warnings
 from ffn.planning.estimate import (
@@ -33,7 +34,7 @@ from ffn.planning.outputs import outputs
 from ffn.planning.rates import Speed, Work, expected_work, known_speed, slowest_pass, store_speed, to_measure
 from ffn.planning.table import outlook, table, written
 from ffn.runs import RunPaths
-from ffn.volumes import create_hdf5, open_image, open_labels
+from ffn.volumes import create_hdf5
 
 LARGE = {
     "run": "large",
@@ -262,35 +263,22 @@ def test_memory_that_a_consensus_asks_for(tmp_path):
     assert "| `consensus`, each job | piece of each voxel, labels of one pass | 65 bytes x T" in text
 
 
-def test_files_of_layers_are_those_that_are_written(tmp_path):
-    """Counted against a real export, with voxels that are not cubes."""
-    shape, voxel_size = (20, 70, 40), (30.0, 10.0, 10.0)
-    config = configured(
-        tmp_path,
-        data={
-            "test": {"image": "nowhere.h5:raw", "labels": "x.h5:y", "box": "0:20,0:70,0:40"},
-            "voxel_size": voxel_size,
-        },
-        network={"fov": [9, 9, 9], "deltas": [2, 2, 2]},
-        inference={"checkpoint": "x", "subvolume_size": None},
-        export={"chunk": [16, 16, 16], "mips": 2},
-    )
+@pytest.mark.parametrize("edge", [8, 32, 1024])
+def test_files_of_layers_are_those_that_are_written(tmp_path, monkeypatch, edge):
+    """Counted against a real export, with voxels that are not cubes and a box that begins at odd ones."""
+    monkeypatch.setattr(shards, "_EDGES", ())
+    monkeypatch.setattr(shards, "_LARGEST_EDGE", edge)
+    config = make_run(tmp_path, chunk=[8, 16, 16], mips=4, workers=1)
     (layers,) = (o for o in outputs(config, extent_of(config), 1) if o.name == "layers for Neuroglancer")
-    rng = np.random.default_rng(0)
-    with create_hdf5(tmp_path / "v.h5", "raw", shape, np.uint8, voxel_size) as volume:
-        volume.write(Box.of_shape(shape), rng.integers(1, 255, shape, np.uint8))
-    with create_hdf5(tmp_path / "l.h5", "labels", shape, np.uint64, voxel_size) as volume:
-        volume.write(Box.of_shape(shape), rng.integers(1, 9, shape, np.uint64))
-    count = 3  # state.json and two markers
-    with open_image(f"{tmp_path / 'v.h5'}:raw") as image, open_labels(f"{tmp_path / 'l.h5'}:labels") as labels:
-        for name, kind, volume in (
-            ("image", "image", image),
-            ("segmentation", "segmentation", labels),
-            ("truth", "segmentation", labels),
-        ):
-            write_layer(tmp_path / name, volume, kind, voxel_size, (0, 0, 0), config.export.chunk, config.export.mips)
-            count += len([path for path in (tmp_path / name).rglob("*") if path.is_file()])
-    assert layers.files == count
+    folder = export_run(config)
+    assert layers.files == len([path for path in folder.rglob("*") if path.is_file()])
+
+
+def test_a_huge_volume_has_few_files(tmp_path):
+    config = configured(tmp_path, data={**LARGE["data"], "test": {"image": "x.h5:y", "box": "0:10000,0:10000,0:10000"}})
+    (layers,) = (o for o in outputs(config, extent_of(config), 1) if o.name == "layers for Neuroglancer")
+    # Image and segmentation: a thousand shards in each of four levels, and `info`; a state and two markers.
+    assert layers.files == 2 * (4 * 1000 + 1) + 3
 
 
 def test_written_sub_volumes_are_as_dense_as_those_that_are_finished(tmp_path):

@@ -142,3 +142,14 @@ def test_without_a_size_there_are_no_steps(tmp_path):
     assert made.behind("assemble") == []
     assert made.minutes("assemble") > 0
     assert made.megabytes("assemble") > 0
+
+
+def test_layers_of_a_large_volume_are_jobs_of_their_own(tmp_path):
+    small, large = (scatter(configured(edge, tmp_path)) for edge in (1000, 10_000))
+    assert not small.is_scattered("export")
+    (layer,) = large.steps("export")
+    # Image and segmentation, a thousand boxes of 1,024^3 each.
+    assert (layer.step, layer.units) == ("layer", 2000)
+    assert 1 < large.parts(layer) < 100
+    assert large.minutes("export") <= 60
+    assert large.megabytes("export") <= 128_000

@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
+import tensorstore
 from cloudvolume import CloudVolume
 from exported import make_run
 
@@ -48,17 +49,39 @@ def ask(
     return response, content
 
 
-CHUNK = "/segmentation/8_10_12/7-39_6-38_5-21"
+SHARD = "/segmentation/8_10_12/0.shard"
+CHUNK = "/older/8_8_8/0-16_0-16_0-16"
 
 
-def test_layer_read_through_http_equals_the_one_on_disk(server: ViewServer, run: Path) -> None:
-    for name in ("image", "segmentation", "truth"):
+@pytest.fixture(scope="module")
+def older(run: Path) -> Path:
+    """A layer of an earlier version, a compressed file for each chunk."""
+    values = np.arange(16**3, dtype=np.uint64).reshape(16, 16, 16)
+    folder = run / "export" / "older"
+    CloudVolume.from_numpy(
+        values, f"precomputed://file://{folder}", (8, 8, 8), chunk_size=(16, 16, 16), layer_type="segmentation",
+        encoding="compressed_segmentation", progress=False,
+    )  # fmt: skip
+    return folder
+
+
+def test_layer_read_through_http_equals_the_one_on_disk(server: ViewServer, run: Path, older: Path) -> None:
+    for name in ("image", "segmentation", "truth", older.name):
         there = CloudVolume(f"precomputed://{server.address}/{name}", progress=False)
         here = CloudVolume(f"precomputed://file://{run}/export/{name}", progress=False)
         np.testing.assert_array_equal(there[:], here[:])
 
 
-def test_stored_gzip_is_declared_as_such(server: ViewServer, run: Path) -> None:
+def test_shards_are_read_through_http_by_tensorstore(server: ViewServer, run: Path) -> None:
+    def opened(kvstore: str) -> np.ndarray:
+        return tensorstore.open({"driver": "neuroglancer_precomputed", "kvstore": kvstore}).result().read().result()
+
+    for name in ("image", "segmentation"):
+        there, here = opened(f"{server.address}/{name}/"), opened(f"file://{run}/export/{name}/")
+        np.testing.assert_array_equal(there, here)
+
+
+def test_stored_gzip_is_declared_as_such(server: ViewServer, run: Path, older: Path) -> None:
     stored = (run / f"export{CHUNK}.gz").read_bytes()
     response, content = ask(server, CHUNK, headers={"Accept-Encoding": "gzip, br"})
     assert response.headers["Content-Encoding"] == "gzip"
@@ -70,11 +93,94 @@ def test_stored_gzip_is_declared_as_such(server: ViewServer, run: Path) -> None:
     assert (response.status, response.headers["Content-Length"], content) == (200, str(len(stored)), b"")
 
 
-@pytest.mark.parametrize("path", ["/image/info", CHUNK, "/image/missing", "/state.json"])
+@pytest.mark.parametrize(
+    ("asked", "first", "stop"),
+    [
+        ("bytes=0-15", 0, 16),
+        ("bytes=16-16", 16, 17),
+        ("bytes=100-", 100, None),
+        ("bytes=-7", -7, None),
+        ("bytes=5-99999999999999999999", 5, None),
+        ("bytes=-99999999999999999999", 0, None),
+    ],
+)
+def test_a_range_is_answered_with_its_bytes(
+    server: ViewServer, run: Path, asked: str, first: int, stop: int | None
+) -> None:
+    whole = (run / f"export{SHARD}").read_bytes()
+    response, content = ask(server, SHARD, headers={"Range": asked})
+    assert response.status == 206
+    assert content == whole[first:stop]
+    begin = first % len(whole)
+    assert response.headers["Content-Range"] == f"bytes {begin}-{begin + len(content) - 1}/{len(whole)}"
+    assert response.headers["Content-Length"] == str(len(content))
+
+
+@pytest.mark.parametrize("asked", ["bytes=99999999999-", "bytes=99999999999-99999999999", "bytes=-0"])
+def test_a_range_beyond_the_end_is_refused(server: ViewServer, run: Path, asked: str) -> None:
+    response, content = ask(server, SHARD, headers={"Range": asked})
+    size = (run / f"export{SHARD}").stat().st_size
+    assert (response.status, response.headers["Content-Range"], content) == (416, f"bytes */{size}", b"")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Range": "bytes=0-3,8-11"},
+        {"Range": "bytes=7-3"},
+        {"Range": "bytes=-"},
+        {"Range": "lines=0-3"},
+        {"Range": "bytes=0-3", "If-Range": '"a validator"'},
+        {},
+    ],
+)
+def test_other_ranges_get_the_whole_file(server: ViewServer, run: Path, headers: dict[str, str]) -> None:
+    response, content = ask(server, SHARD, headers=headers)
+    assert response.status == 200
+    assert response.headers["Accept-Ranges"] == "bytes"
+    assert content == (run / f"export{SHARD}").read_bytes()
+
+
+def test_the_size_of_a_file_is_told_without_it(server: ViewServer, run: Path) -> None:
+    response, content = ask(server, SHARD, "HEAD", {"Range": "bytes=0-3"})
+    size = (run / f"export{SHARD}").stat().st_size
+    assert (response.status, response.headers["Content-Length"], content) == (200, str(size), b"")
+    assert response.headers["Accept-Ranges"] == "bytes"
+
+
+def test_of_a_huge_shard_only_what_is_asked_for_is_read(server: ViewServer, run: Path) -> None:
+    # Far larger than memory: a file with a hole, which reading as a whole could not get past.
+    huge = run / "export" / "image" / "huge.shard"
+    with huge.open("wb") as file:
+        file.seek(1 << 42)
+        file.write(b"the end")
+    response, content = ask(server, "/image/huge.shard", headers={"Range": f"bytes={1 << 42}-"})
+    huge.unlink()
+    assert (response.status, content) == (206, b"the end")
+
+
+def test_one_connection_serves_many_requests_missing_files_among_them(server: ViewServer) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
+    connection.connect()
+    assert connection.sock is not None
+    mine = connection.sock.getsockname()
+    for path, status in [(SHARD, 200), ("/image/8_10_12/7.shard", 404), (SHARD, 416), ("/image/info", 200)]:
+        connection.request("GET", path, headers={"Range": "bytes=-0"} if status == 416 else {})
+        response = connection.getresponse()
+        response.read()
+        assert response.status == status
+        assert connection.sock is not None
+        assert connection.sock.getsockname() == mine
+    connection.close()
+
+
+@pytest.mark.parametrize("path", ["/image/info", SHARD, "/image/missing", "/state.json"])
 def test_any_other_neuroglancer_may_read_it(server: ViewServer, path: str) -> None:
     response, _ = ask(server, path, headers={"Origin": "https://neuroglancer-demo.appspot.com"})
     assert response.headers["Access-Control-Allow-Origin"] == "*"
     assert response.status == (404 if "missing" in path else 200)
+    exposed = response.headers["Access-Control-Expose-Headers"].split(", ")
+    assert {"Content-Range", "Accept-Ranges", "Content-Length"} <= set(exposed)
     preflight, _ = ask(server, path, "OPTIONS", {"Access-Control-Request-Headers": "range"})
     assert preflight.status == 204
     assert preflight.headers["Access-Control-Allow-Headers"] == "*"

@@ -1,21 +1,22 @@
 rule export:
     input:
-        data=plan.data("test"),
-        segmentation=plan.segmentation_marker,
+        data=plan.stage_inputs("export"),
+        steps=plan.scatter.behind("export"),
     output:
         done=plan.marker("export"),
     log:
         plan.log("export"),
     conda:
         "../../envs/ffn.yaml"
-    threads: plan.export_threads
+    threads: plan.config.export.workers or plan.all_cores
     resources:
-        mem_mb=8000,
-        runtime=plan.minutes("export"),
+        depth=0,
+        mem_mb=plan.scatter.megabytes("export"),
+        runtime=plan.scatter.minutes("export"),
     params:
         config=lambda wildcards, output: plan.config_file,
         launch=lambda wildcards, resources: plan.launch(resources),
-        settings=plan.settings("export", "data.test", "data.voxel_size"),
+        settings=plan.stage_settings("export"),
     message:
         "Exporting layers for Neuroglancer"
     shell:
