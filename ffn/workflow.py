@@ -228,14 +228,20 @@ class Plan:
         """What a blockwise stage is made from."""
         if stage == "assemble":
             return self.batch_markers(checkpoints)
-        if stage == "export":
-            return [*self.data("test"), self.segmentation_marker]
-        raise KeyError(stage)
+        if stage == "prepare":
+            return self.data("train")
+        if stage == "agglomerate":
+            return [*self.data("test"), *self.weights, self.marker("assemble")]
+        return [*self.data("test"), self.segmentation_marker]
 
     def step_inputs(self, stage: str, checkpoints: Any, wildcards: Any) -> list[str]:
         """What one job of a step waits for: the step before, or what its stage is made from."""
         before = self.scatter.before(stage, wildcards.step)
         return self.stage_inputs(stage, checkpoints) if before is None else before
+
+    def step_ranks(self, stage: str, wildcards: Any) -> int:
+        """Processes that a launcher starts for one job of a step."""
+        return self.scatter.ranks(stage, wildcards.step)
 
     @cached_property
     def scatter(self) -> Scatter:

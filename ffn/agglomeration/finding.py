@@ -45,6 +45,11 @@ _READ_AT_ONCE = 1 << 17
 """Rows of a Parquet file that are read together by whoever looks for a few."""
 
 
+def group_size(tried: int) -> int:
+    """How many of `tried` pairs are filled again together."""
+    return max(GROUP, -(-tried // _MOST_GROUPS))
+
+
 def finding_tasks(spec: Spec) -> list[Task]:
     """The steps up to `rank`, which writes `pairs.parquet`."""
     return [Sizes(spec), Segments(spec), Contacts(spec), Pairs(spec), Places(spec), Rank(spec)]
@@ -76,7 +81,7 @@ class Segments(Joined):
         smallest = config.agglomeration.min_segment_size * math.prod(config.network.downsample)
         count = 0
         with Sorter(self.folder, ["ids"]) as sorter, TableWriter(self.spec.segments.path, SIZES) as writer:
-            for columns in self.spec.over_blocks(Sizes.name).ledger().columns():
+            for columns in self.spec.over_blocks(Sizes.name).complete().columns():
                 sorter.add(columns)
             for piece in sorter.pieces():
                 found = _summed(piece)
@@ -133,7 +138,7 @@ class Pairs(Joined):
             Sorter(self.folder, ["a", "b"]) as sorter,
             TableWriter(self.spec.contacts.path, CONTACTS) as writer,
         ):
-            for columns in self.spec.over_blocks(Contacts.name).ledger().columns():
+            for columns in self.spec.over_blocks(Contacts.name).complete().columns():
                 sorter.add({name: columns[name] for name in CONTACTS})
             for piece in sorter.pieces():
                 found = merged(piece)
@@ -165,7 +170,7 @@ class Places(_Meeting):
 
     @cached_property
     def _seen(self) -> Ledger:
-        return self.spec.over_blocks(Contacts.name).ledger()
+        return self.spec.over_blocks(Contacts.name).complete()
 
     @cached_property
     def _pairs(self) -> StoredTable:
@@ -202,7 +207,7 @@ class Rank(Joined):
             f"{largest_fill(config)} fields of view, and up to {config.agglomeration.max_retry_iters} times that where "
             "seeds fail."
         )
-        group = max(GROUP, -(-tried // _MOST_GROUPS))
+        group = group_size(tried)
         return self.noted(pairs=count, tried=tried, group=group, groups=-(-tried // group))
 
     def _written(self) -> Iterator[Table]:
@@ -223,7 +228,7 @@ class Rank(Joined):
         """All pairs with their decision points and sizes, piece by piece."""
         contacts, segments = self.spec.contacts, self.spec.segments
         with Sorter(self.folder, ["row", "distance", "place"], together=1) as sorter:
-            for columns in self.spec.over_blocks(Places.name).ledger().columns():
+            for columns in self.spec.over_blocks(Places.name).complete().columns():
                 sorter.add(columns)
             for piece in sorter.pieces():
                 nearest = first_of_each(piece, ["row"])

@@ -134,7 +134,7 @@ class Join(Joined):
 
     def run(self, unit: int) -> Result:
         spec, plan = self.spec, self.spec.plan
-        ledger = spec.step(Resegment.name, int(plan["groups"])).ledger()
+        ledger = spec.step(Resegment.name, int(plan["groups"])).complete()
         counts = {"joined": 0, "fovs": 0}
         with Sorter(self.folder, DOUBT, rows=_CANDIDATES) as sorter:
             joined = joined_segments(spec.segments["ids"], _joined_pairs(ledger.columns(), sorter, counts))

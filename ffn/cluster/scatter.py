@@ -23,8 +23,8 @@ from ffn.runs import RunPaths
 _SHORTEST_S = 900.0
 """A job of less waits in the queue and starts Python for longer than it works."""
 _SHARE_OF_WALLTIME = 0.5
-_MARGIN = 4
-"""For slower cores and file systems, in the wall time that is asked for."""
+_MARGIN, _LEAST_MARGIN = 4, 1.5
+"""For slower cores and file systems, in the wall time that is asked for. What is over its time goes on in another job."""
 _START_MIN = 10
 _STEP_MIN = 5
 _PROCESS_BYTES = 1_000_000_000
@@ -70,13 +70,20 @@ class Scatter:
         return max(min(max(min(worthwhile, self.jobs), fitting), step.units), 1)
 
     def minutes(self, stage: str) -> int:
-        """Wall time of the longest job of a stage."""
+        """Wall time of the longest job of a stage: as it is configured at most, unless that is known to be too short."""
         steps = self.steps(stage)
         if self.is_scattered(stage):
             seconds = max(step.core_seconds / self.parts(step) / self._cores(step) for step in steps)
         else:
             seconds = sum(step.core_seconds / self._cores(step, nodes=1) for step in steps)
-        return ceil((_START_MIN + _MARGIN * seconds / 60) / _STEP_MIN) * _STEP_MIN
+        longest = max(self.config.cluster.runtime_minutes, _START_MIN + _LEAST_MARGIN * seconds / 60)
+        return ceil(min(_START_MIN + _MARGIN * seconds / 60, longest) / _STEP_MIN) * _STEP_MIN
+
+    def ranks(self, stage: str, name: str) -> int:
+        """Processes that a launcher starts for a job of a step: one a node, which starts workers, or one a device."""
+        on_devices = any(step.step == name and step.on_devices for step in self.steps(stage))
+        per_node = self.config.cluster.inference_ranks_per_node if on_devices else 1
+        return self.config.cluster.stage_nodes * per_node
 
     def megabytes(self, stage: str) -> int:
         """Memory of a node of a job of a stage: of its workers, as many as fit, and of the process that leads them."""
@@ -152,6 +159,8 @@ class Scatter:
 
     def _workers(self, step: StepWork) -> int:
         """Processes on a node."""
+        if step.on_devices:
+            return self.config.cluster.inference_ranks_per_node
         cores = usable_cores() if self.site is None else self.site.node.cores
         stated = self.site.node.memory_gb if self.site is not None else self.config.cluster.memory_gb
         fitting = (

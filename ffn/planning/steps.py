@@ -5,14 +5,20 @@ Rapids class, 2 cores shared with other machines), and scaled by the voxels of t
 """
 
 from dataclasses import dataclass
+from math import ceil, prod
 from typing import TYPE_CHECKING
 
+from ffn.agglomeration.finding import group_size
 from ffn.assembly.evidence import groups
 from ffn.assembly.spec import looks_twice, worker_bytes
 from ffn.blockwise import Grid
 from ffn.config import Config
+from ffn.evaluation.tables import Tables, blocks_of
 from ffn.geometry import Box
-from ffn.planning.extent import Extent
+from ffn.planning.extent import Extent, region_shape
+from ffn.planning.memory import PROCESS_BYTES
+from ffn.planning.rates import known_speed
+from ffn.prepare.volume import Limits
 from ffn.volumes import shard_of
 
 if TYPE_CHECKING:
@@ -25,8 +31,9 @@ class StepWork:
 
     Attributes:
         units: How many there are; 1 = a reduce, which one process does.
-        core_seconds: Of all units.
+        core_seconds: Of all units; of a step on devices those of a process.
         worker_bytes: Held by each process.
+        on_devices: Whether a node has as many processes as inference, not one for each core.
     """
 
     stage: str
@@ -34,11 +41,15 @@ class StepWork:
     units: int
     core_seconds: float
     worker_bytes: int
+    on_devices: bool = False
 
 
 def steps_of(config: Config, extent: Extent) -> list[StepWork]:
     """All steps that may be jobs of their own, by stage and in their order."""
-    return [*_assembly(config, extent), *_export(config, extent)]
+    joining = _agglomeration(config, extent) if config.agglomeration.enabled else []
+    scores = [] if config.data.test.labels is None else _evaluation(extent)
+    training = [] if config.data.train is None or config.inference.checkpoint is not None else _preparation(config)
+    return [*training, *_assembly(config, extent), *joining, *scores, *_export(config, extent)]
 
 
 _OVERLAPS, _LABELS, _PIECES, _TOUCHING, _RENUMBERED = 60, 190, 330, 10, 60
@@ -72,6 +83,84 @@ def _assembly(config: Config, extent: Extent) -> list[StepWork]:
         *touching,
         step("objects", 1, _PIECE * _PIECES_OF * voxels),
         step("labels", units, _RENUMBERED * voxels),
+    ]
+
+
+_SIZES, _CONTACTS, _PLACES, _RELABELLED = 20, 570, 400, 60
+"""Core-nanoseconds a voxel of the region in these steps of agglomeration (`benchmarks/long/agglomerate_pairs.py`)."""
+_RIM = 130
+"""Bytes a voxel of a block where segments meet."""
+_MEETING = 1e-4
+"""Pairs that meet, a voxel: 72 to 139 million for 10^12 of them."""
+_PAIR_S = 4e-6
+"""Core-seconds a pair in each of its reduces."""
+_FOVS_A_PAIR = 6.0
+"""Fields of view: 13,154 for 2,177 pairs of the FIB-25 sample (docs/guides/agglomeration.md)."""
+_SLOW = 7.5
+"""Fields of view a second of a process where nothing was measured: two cores with the published network."""
+
+
+def _agglomeration(config: Config, extent: Extent) -> list[StepWork]:
+    settings, rule, voxels = config.agglomeration, config.assembly, extent.voxels
+    shard = rule.shard or shard_of(extent.region, rule.block)
+    units, held = len(Grid(Box.of_shape(extent.region), shard)), worker_bytes(rule, shard) + _RIM * prod(rule.block)
+    meeting = max(round(_MEETING * voxels), 1)
+    tried = meeting if settings.max_pairs is None else min(settings.max_pairs, meeting)
+    speed = known_speed(config)
+    fill_s = _FOVS_A_PAIR / (_SLOW if speed is None else speed.fovs_per_s)
+
+    def step(name: str, count: int, seconds: float, on_devices: bool = False) -> StepWork:
+        return StepWork("agglomerate", name, count, seconds, PROCESS_BYTES if on_devices else held, on_devices)
+
+    return [
+        step("sizes", units, _SIZES * 1e-9 * voxels),
+        step("segments", 1, _ID * 1e-9 * _SEGMENTS * voxels),
+        step("contacts", units, _CONTACTS * 1e-9 * voxels),
+        step("pairs", 1, _PAIR_S * meeting),
+        step("places", units, _PLACES * 1e-9 * voxels),
+        step("rank", 1, _PAIR_S * meeting),
+        step("resegment", ceil(tried / group_size(tried)), fill_s * tried, on_devices=True),
+        step("join", 1, _PAIR_S * tried),
+        step("relabel", units, _RELABELLED * 1e-9 * voxels),
+    ]
+
+
+_COUNTED = 16
+"""Core-nanoseconds a voxel of the evaluation (`benchmarks/long/evaluate_throughput.py`)."""
+
+
+def _evaluation(extent: Extent) -> list[StepWork]:
+    units = len(blocks_of(extent.region))
+    return [StepWork("evaluate", "tables", units, _COUNTED * 1e-9 * extent.voxels, Tables.unit_bytes)]
+
+
+_LABEL_SIZES, _CLASSES, _SAMPLE, _COORDINATES, _SEEDS, _REDUCED = 20, 400, 10, 10, 100, 0.1
+"""Core-nanoseconds a voxel of the volumes with labels in these steps of the preparation
+(`benchmarks/long/prepare_throughput.py`)."""
+_SEED = 24
+"""Bytes a voxel of a tile whose seeds are found."""
+_UNIT = (256, 256, 256)
+"""Voxels that one unit looks at, at least."""
+
+
+def _preparation(config: Config) -> list[StepWork]:
+    shapes = [region_shape(config, region) for region in config.data.labelled.values()]
+    if None in shapes:
+        return []
+    voxels = sum(prod(shape) for shape in shapes if shape is not None)
+    units, tile = max(ceil(voxels / prod(_UNIT)), 1), prod(Limits().tile)
+
+    def step(name: str, count: int, nanoseconds: float, held: int = 1 << 29) -> StepWork:
+        return StepWork("prepare", name, count, nanoseconds * 1e-9 * voxels, held)
+
+    return [
+        step("label_sizes", units, _LABEL_SIZES),
+        step("objects", 1, _REDUCED),
+        step("classes", units, _CLASSES),
+        step("class_counts", 1, _REDUCED),
+        step("sample", units, _SAMPLE),
+        step("coordinates", len(shapes), _COORDINATES),
+        step("seeds", max(ceil(voxels / tile), 1), _SEEDS, _SEED * tile),
     ]
 
 

@@ -270,7 +270,7 @@ class Coordinates(VolumesTask):
 
     def _write_all(self, index: int, volume: LabelledVolume) -> None:
         (task, step), prepare = self.classes, volume.config.prepare
-        ledger = step.ledger()
+        ledger = step.complete()
 
         def found() -> Iterator[tuple[Box, NDArray[np.uint8]]]:
             for unit in task.units_in(index):
@@ -293,7 +293,7 @@ class Coordinates(VolumesTask):
 
     def _write_sample(self, index: int, volume: LabelledVolume) -> None:
         task, step = self.sample
-        ledger, counts = step.ledger(), self.counts.ledger()[0].columns()
+        ledger, counts = step.complete(), self.counts.complete()[0].columns()
         parts = (
             {int(name.removeprefix(_DRAWN)): indices for name, indices in ledger[unit].columns().items()}
             for unit in task.units_in(index)

@@ -75,7 +75,7 @@ class Summary(VolumesReduce):
         return facts
 
     def _write_seeds(self, index: int, volume: LabelledVolume) -> int:
-        ledger, written = self.before.ledger(), 0
+        ledger, written = self.before.complete(), 0
 
         def found() -> Iterator[Counted]:
             for unit in self.seeds.units_in(index):

@@ -388,7 +388,7 @@ def test_default_configuration_is_the_working_directorys_own(tmp_path, monkeypat
     assert default_config_file("shipped.yaml") == "config.yaml"
 
 
-@pytest.mark.parametrize("rule", ["infer", "consensus", "agglomerate"])
+@pytest.mark.parametrize("rule", ["infer", "consensus"])
 def test_wall_time_of_jobs_that_grow_with_the_volume_is_configured(rule):
     """With a fixed one a large sub-volume would never end."""
     rules = [path.read_text() for path in (Path(__file__).parents[2] / "workflow" / "rules").glob("*.smk")]

@@ -2,9 +2,8 @@ if plan.agglomerates:
 
     rule agglomerate:
         input:
-            data=plan.data("test"),
-            weights=plan.weights,
-            segmentation=plan.marker("assemble"),
+            data=plan.stage_inputs("agglomerate"),
+            steps=plan.scatter.behind("agglomerate"),
         output:
             done=plan.marker("agglomerate"),
         log:
@@ -13,12 +12,13 @@ if plan.agglomerates:
             "../../envs/ffn.yaml"
         threads: plan.inference_threads
         resources:
-            mem_mb=8000,
-            runtime=plan.config.cluster.runtime_minutes,
+            depth=0,
+            mem_mb=plan.scatter.megabytes("agglomerate"),
+            runtime=plan.scatter.minutes("agglomerate"),
         params:
             config=lambda wildcards, output: plan.config_file,
             launch=lambda wildcards, resources: plan.launch(resources),
-            settings=plan.settings("agglomeration", "assembly", "data.test", "data.voxel_size", "network", "inference"),
+            settings=plan.stage_settings("agglomerate"),
         message:
             "Joining pieces: pairs that meet are filled again from both sides"
         shell:

@@ -50,7 +50,7 @@ if workflow.is_main_process:
 
 wildcard_constraints:
     first=r"\d+",
-    step=r"[a-z]+",
+    step=r"[a-z_]+",
     part=r"\d+",
     parts=r"\d+",
     last=r"\d+",

@@ -2,8 +2,8 @@ if plan.scores:
 
     rule evaluate:
         input:
-            data=plan.data("test"),
-            segmentation=plan.segmentation_marker,
+            data=plan.stage_inputs("evaluate"),
+            steps=plan.scatter.behind("evaluate"),
         output:
             done=plan.marker("evaluate"),
         log:
@@ -13,12 +13,13 @@ if plan.scores:
         conda:
             "../../envs/ffn.yaml"
         resources:
-            mem_mb=8000,
-            runtime=plan.minutes("evaluate"),
+            depth=0,
+            mem_mb=plan.scatter.megabytes("evaluate"),
+            runtime=plan.scatter.minutes("evaluate"),
         params:
             config=lambda wildcards, output: plan.config_file,
             launch=lambda wildcards, resources: plan.launch(resources),
-            settings=plan.settings("data.test"),
+            settings=plan.stage_settings("evaluate"),
         message:
             "Scoring the segmentation against ground truth"
         shell:

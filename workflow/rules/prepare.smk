@@ -2,7 +2,8 @@ if plan.trains:
 
     rule prepare:
         input:
-            data=plan.data("train"),
+            data=plan.stage_inputs("prepare"),
+            steps=plan.scatter.behind("prepare"),
         output:
             done=plan.marker("prepare"),
         log:
@@ -12,20 +13,13 @@ if plan.trains:
         conda:
             "../../envs/ffn.yaml"
         resources:
-            mem_mb=8000,
-            runtime=plan.minutes("prepare"),
+            depth=0,
+            mem_mb=plan.scatter.megabytes("prepare"),
+            runtime=plan.scatter.minutes("prepare"),
         params:
             config=lambda wildcards, output: plan.config_file,
             launch=lambda wildcards, resources: plan.launch(resources),
-            settings=plan.settings(
-                "data.train",
-                "data.validation",
-                "data.voxel_size",
-                "network",
-                "prepare",
-                "training.moves",
-                "seed",
-            ),
+            settings=plan.stage_settings("prepare"),
         message:
             "Finding seeds, partitions and balanced coordinates in the training volume"
         shell:

@@ -17,15 +17,15 @@ for stage in plan.scatter.stages:
         threads: plan.all_cores
         resources:
             nodes=plan.config.cluster.stage_nodes,
-            tasks=plan.config.cluster.stage_nodes,
+            tasks=partial(plan.step_ranks, stage),
             depth=0,
             mem_mb=plan.scatter.megabytes(stage),
             runtime=plan.scatter.minutes(stage),
         params:
             stage=stage,
             config=lambda wildcards, output: plan.config_file,
-            launch=lambda wildcards, resources: plan.launch_ranks(resources, plan.config.cluster.stage_nodes),
-            ranks=plan.config.cluster.stage_nodes,
+            launch=lambda wildcards, resources: plan.launch_ranks(resources, resources.tasks),
+            ranks=lambda wildcards, resources: resources.tasks,
             settings=plan.stage_settings(stage),
         message:
             "{params.stage}, {wildcards.step}: part {wildcards.part} of {wildcards.parts}"
