@@ -11,6 +11,7 @@ _EXAMPLES = """\
   ffn plan --config config/fib25.yaml --measure
   ffn plan --config config/fib25.yaml --walltime 180 --memory 96 --nodes 16
   ffn plan --config config/fib25.yaml --nodes 128 --speed 3
+  ffn plan --config config/fib25.yaml --nodes 128 --site theta
 
 Speed and work are taken from what the run has finished so far, else from the last --measure with this network, else
 speed is unknown and work is that of the published run; the plan that measures uses what it found. What is stated here
@@ -48,6 +49,11 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         metavar="N",
         help="of a cluster that work at once (default: this machine)",
     )
+    parser.add_argument(
+        "--site",
+        metavar="NAME",
+        help="profile whose site.yaml says what cores and memory a node has, such as slurm (default: this machine's)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON: times in seconds, memory in bytes")
     parser.set_defaults(run=_plan)
 
@@ -55,6 +61,8 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 def _plan(args: argparse.Namespace) -> None:
     from dataclasses import replace
 
+    from ffn.cluster.scatter import Scatter
+    from ffn.cluster.site import load_site
     from ffn.config import load_config
     from ffn.errors import PlanError
     from ffn.planning.advice import advise, require_memory, warnings
@@ -64,6 +72,7 @@ def _plan(args: argparse.Namespace) -> None:
     from ffn.planning.rates import Speed, store_speed, to_measure
     from ffn.planning.table import as_values, table, written
     from ffn.progress import log
+    from ffn.runs import RunPaths
 
     config = load_config(args.config)
     extent = extent_of(config)
@@ -95,7 +104,13 @@ def _plan(args: argparse.Namespace) -> None:
         machine = replace(machine, memory=args.memory * 1e9)
     plan = estimate(config, machine, extent, known, config.inference.tiles_per_job)
     advice, files = advise(config, machine, extent, known), written(config, plan, known)
-    print(json.dumps(as_values(plan, files, advice), indent=2) if args.json else table(plan, files, advice))
+    jobs = machine.jobs_at_once if args.nodes is not None else None
+    stages = Scatter(config, RunPaths.of(config), jobs, load_site(args.site) if args.site else None)
+    if args.json:
+        steps = {f"{step.stage} {step.step}": stages.as_values(step) for step in stages.all_steps}
+        print(json.dumps({**as_values(plan, files, advice), "steps": steps}, indent=2))
+    else:
+        print(table(plan, files, advice, stages.table()))
     for warning in warnings(plan):
         log(f"ffn: warning: {warning}")
     require_memory(plan, advice)

@@ -24,7 +24,7 @@ _SHORTEST_S = 900.0
 """A job of less waits in the queue and starts Python for longer than it works."""
 _SHARE_OF_WALLTIME = 0.5
 _MARGIN, _LEAST_MARGIN = 4, 1.5
-"""For slower cores and file systems, in the wall time that is asked for. What is over its time goes on in another job."""
+"""In the wall time that is asked for: for slower cores and file systems. What is over its time goes on in a new job."""
 _START_MIN = 10
 _STEP_MIN = 5
 _PROCESS_BYTES = 1_000_000_000
@@ -70,7 +70,7 @@ class Scatter:
         return max(min(max(min(worthwhile, self.jobs), fitting), step.units), 1)
 
     def minutes(self, stage: str) -> int:
-        """Wall time of the longest job of a stage: as it is configured at most, unless that is known to be too short."""
+        """Wall time of a stage's longest job: as it is configured at most, unless that is known to be too short."""
         steps = self.steps(stage)
         if self.is_scattered(stage):
             seconds = max(step.core_seconds / self.parts(step) / self._cores(step) for step in steps)
@@ -89,6 +89,31 @@ class Scatter:
         """Memory of a node of a job of a stage: of its workers, as many as fit, and of the process that leads them."""
         held = max((self._workers(step) * step.worker_bytes for step in self.steps(stage)), default=0)
         return ceil((_PROCESS_BYTES + held) / 1e6)
+
+    @property
+    def all_steps(self) -> Sequence[StepWork]:
+        """The steps of all stages."""
+        return self._all
+
+    def as_values(self, step: StepWork) -> dict[str, float]:
+        """What a step takes, for JSON."""
+        parts, cores = self.parts(step), self._cores(step)
+        job_s = step.core_seconds / parts / cores
+        return {"units": step.units, "jobs": parts, "core_s": step.core_seconds, "job_s": job_s, "job_cores": cores}
+
+    def table(self) -> list[tuple[str, str]]:
+        """Stages and steps by name, with what they take, for people."""
+        rows = []
+        for stage in dict.fromkeys(step.stage for step in self._all):
+            steps, scattered = self.steps(stage), self.is_scattered(stage)
+            hours = sum(step.core_seconds for step in steps) / 3600
+            how = f"{sum(self.parts(step) for step in steps)} jobs" if scattered else "1 job"
+            rows.append((stage, f"{how}, {hours:,.1f} core-hours, {self.megabytes(stage) / 1000:.0f} GB a node"))
+            for step in steps if scattered else []:
+                parts = self.parts(step)
+                each = step.core_seconds / parts / self._cores(step) / 3600
+                rows.append((f"  {step.step}", f"{step.units:,} units, {_counted(parts, 'job')} of about {each:.2f} h"))
+        return rows
 
     # --- markers
 
@@ -167,3 +192,7 @@ class Scatter:
             cores if stated is None else int((stated * 1e9 * _SHARE_OF_MEMORY - _PROCESS_BYTES) / step.worker_bytes)
         )
         return max(min(cores, fitting, step.units), 1)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}" + ("" if count == 1 else "s")

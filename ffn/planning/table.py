@@ -21,8 +21,10 @@ def written(config: Config, plan: Estimate, known: Known) -> list[Output]:
     return outputs(config, plan.extent, at_once)
 
 
-def table(plan: Estimate, files: Sequence[Output], advice: Estimate | None) -> str:
-    """The whole plan for reading."""
+def table(
+    plan: Estimate, files: Sequence[Output], advice: Estimate | None, stages: Sequence[tuple[str, str]] = ()
+) -> str:
+    """The whole plan for reading; `stages` are rows of the stages around inference."""
     extent, machine = plan.extent, plan.machine
     cut = "" if extent.count == 1 else f", overlap {_size(extent.overlap)}"
     rows = [
@@ -37,6 +39,7 @@ def table(plan: Estimate, files: Sequence[Output], advice: Estimate | None) -> s
         ("hours in all", _hours(plan.seconds) + ("" if machine.nodes is None else f" on {_nodes(machine.nodes)}")),
         ("node-hours", "not known" if plan.node_hours is None else f"{plan.node_hours:,.2f}"),
         ("memory of a node", f"{plan.node_bytes / 1e9:.1f} GB{_of_memory(plan)}"),
+        *stages,
         *[(f"written: {output.name}", f"{_bytes(output.bytes)}, {output.files:,} files") for output in files],
     ]
     if advice is not None:

@@ -25,6 +25,8 @@ from ffn.cli import main
 from ffn.config import Config, parse_config
 from ffn.errors import ConfigError, DataError, StageError, VolumeError
 from ffn.geometry import Box, overlapping_tiles
+from ffn.planning.extent import extent_of
+from ffn.planning.outputs import outputs
 from ffn.preflight import check_inputs
 from ffn.runs import labels_in
 from ffn.stages import Stage, settings_hash
@@ -612,3 +614,10 @@ def test_groups_are_few_and_cover_all():
         listed = groups(tiles)
         assert [tile for group in listed for tile in group] == list(range(tiles))
         assert len(listed) <= 4096
+
+
+def test_the_plan_counts_the_files(finished):
+    config, expected = finished["keep"]
+    extent = extent_of(config)
+    (planned,) = [output.files for output in outputs(config, extent, 0) if output.name == "assembled volume"]
+    assert planned == len(expected)
