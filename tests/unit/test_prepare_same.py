@@ -91,11 +91,11 @@ def test_files_are_those_of_one_process_in_one_go(tmp_path, monkeypatch):
     assert digests(Path("results/same/prepare")) == BEFORE
 
 
-@pytest.mark.parametrize("block", [(17, 23, 13), (12, 12, 12)])
-def test_blocks_do_not_matter(tmp_path, monkeypatch, block):
+@pytest.mark.parametrize(("block", "workers"), [((17, 23, 13), 2), ((12, 12, 12), 1)])
+def test_blocks_and_processes_do_not_matter(tmp_path, monkeypatch, block, workers):
     monkeypatch.chdir(tmp_path)
     write_volume(Path("volume.h5"), (60, 50, 46))
-    prepare_training(config_in(tmp_path), workers=2, limits=Limits(block=block))
+    prepare_training(config_in(tmp_path), workers=workers, limits=Limits(block=block))
     assert digests(Path("results/same/prepare")) == BEFORE
 
 
