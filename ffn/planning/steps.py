@@ -134,11 +134,11 @@ def _evaluation(extent: Extent) -> list[StepWork]:
     return [StepWork("evaluate", "tables", units, _COUNTED * 1e-9 * extent.voxels, Tables.unit_bytes)]
 
 
-_LABEL_SIZES, _CLASSES, _SAMPLE, _COORDINATES, _SEEDS, _REDUCED = 20, 400, 10, 10, 100, 0.1
+_LABEL_SIZES, _CLASSES, _SAMPLE, _COORDINATES, _SEEDS, _REDUCED = 26, 320, 320, 170, 250, 0.1
 """Core-nanoseconds a voxel of the volumes with labels in these steps of the preparation
 (`benchmarks/long/prepare_throughput.py`)."""
-_SEED = 24
-"""Bytes a voxel of a tile whose seeds are found."""
+_SEED, _LISTED = 24, 16
+"""Bytes a voxel of a tile whose seeds are found, and of the largest class of a volume whose centres are listed."""
 _UNIT = (256, 256, 256)
 """Voxels that one unit looks at, at least."""
 
@@ -148,19 +148,21 @@ def _preparation(config: Config) -> list[StepWork]:
     if None in shapes:
         return []
     voxels = sum(prod(shape) for shape in shapes if shape is not None)
-    units, tile = max(ceil(voxels / prod(_UNIT)), 1), prod(Limits().tile)
+    limits, sampled = Limits(), [shape for shape in shapes if shape is not None and prod(shape) > Limits().listed]
+    units, tile = max(ceil(voxels / prod(_UNIT)), 1), min(prod(limits.tile), voxels)
+    listed = max((prod(shape) for shape in shapes if shape is not None and shape not in sampled), default=0)
 
     def step(name: str, count: int, nanoseconds: float, held: int = 1 << 29) -> StepWork:
         return StepWork("prepare", name, count, nanoseconds * 1e-9 * voxels, held)
 
+    sampling = [step("class_counts", 1, _REDUCED), step("sample", units, _SAMPLE)] if sampled else []
     return [
         step("label_sizes", units, _LABEL_SIZES),
         step("objects", 1, _REDUCED),
         step("classes", units, _CLASSES),
-        step("class_counts", 1, _REDUCED),
-        step("sample", units, _SAMPLE),
-        step("coordinates", len(shapes), _COORDINATES),
-        step("seeds", max(ceil(voxels / tile), 1), _SEEDS, _SEED * tile),
+        *sampling,
+        step("coordinates", len(shapes), _COORDINATES, _LISTED * listed + (1 << 29)),
+        step("seeds", max(ceil(voxels / tile), 1), _SEEDS, _SEED * tile + (1 << 28)),
     ]
 
 
