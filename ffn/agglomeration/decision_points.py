@@ -133,11 +133,17 @@ def shallowest(found: Touching) -> Table:
         `total` (int64 [n, 3]), the sum of their coordinates.
     """
     order = np.argsort(found.code, kind="stable")
-    code, depth = found.code[order], found.depth[order]
+    code = found.code[order]
     starts = group_starts([code])
+    lowest, kept, begins = _lowest(found.depth[order], starts)
     first, second = np.divmod(code[starts], len(found.ids))
-    places = np.ones(len(code), np.int64)
-    return _at_lowest({"a": found.ids[first], "b": found.ids[second]}, starts, depth, places, found.zyx[order])
+    return {
+        "a": found.ids[first],
+        "b": found.ids[second],
+        "depth": lowest,
+        "places": np.diff(begins, append=len(kept)),
+        "total": _sums(found.zyx[order[kept]], begins),
+    }
 
 
 def merged(contacts: Table) -> Table:
@@ -147,29 +153,29 @@ def merged(contacts: Table) -> Table:
         contacts: Tables of `shallowest`, one behind the other, sorted by (a, b).
     """
     starts = group_starts([contacts["a"], contacts["b"]])
-    pairs = {name: contacts[name][starts] for name in ("a", "b")}
-    return _at_lowest(pairs, starts, contacts["depth"], contacts["places"], contacts["total"])
-
-
-def _at_lowest(
-    pairs: Table,
-    starts: NDArray[np.int64],
-    depth: NDArray[np.int64],
-    places: NDArray[np.int64],
-    total: NDArray[np.int64],
-) -> Table:
-    """Rows of pairs that begin at `starts`: the lowest depth of each, and the sums over its rows of that depth."""
-    if len(starts) == 0:
-        return {**pairs, "depth": depth, "places": places, "total": total}
-    lowest = np.minimum.reduceat(depth, starts)
-    lengths = np.diff(np.append(starts, len(depth)))
-    shallow = depth == np.repeat(lowest, lengths)
+    lowest, kept, begins = _lowest(contacts["depth"], starts)
     return {
-        **pairs,
+        **{name: contacts[name][starts] for name in ("a", "b")},
         "depth": lowest,
-        "places": np.add.reduceat(places * shallow, starts),
-        "total": np.add.reduceat(total * shallow[:, None], starts),
+        **{name: _sums(contacts[name][kept], begins) for name in ("places", "total")},
     }
+
+
+def _lowest(
+    depth: NDArray[np.int64], starts: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Of groups of rows that begin at `starts`: the lowest depth of each, the rows that have it, and where those of
+    each group begin among these."""
+    if len(starts) == 0:
+        return depth, starts, starts
+    lowest = np.minimum.reduceat(depth, starts)
+    kept = np.flatnonzero(depth == np.repeat(lowest, np.diff(starts, append=len(depth))))
+    return lowest, kept, np.searchsorted(kept, starts)
+
+
+def _sums(values: NDArray[np.int64], begins: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The sum of each group of rows."""
+    return np.add.reduceat(values, begins) if len(begins) else values
 
 
 def nearest_to_middle(found: Touching, here: Table, contacts: Table, shape: ZYX) -> Table:

@@ -23,7 +23,7 @@ SIZES: Mapping[str, Any] = {"ids": np.uint64, "voxels": np.int64}
 _PAIR: Mapping[str, Any] = {**dict.fromkeys(("a", "b"), np.uint64), "depth": np.int64}
 CONTACTS = {**_PAIR, "places": np.int64, "total": (np.int64, (3,))}
 PLANNED = {**_PAIR, "zyx": (np.int64, (3,)), "voxels_a": np.int64, "voxels_b": np.int64}
-_PROCESS, _MEETING, _FILLING, _SHARD = 250_000_000, 130, 60, 10
+_PROCESS, _MEETING, _FILLING, _SHARD = 300_000_000, 130, 60, 10
 """Bytes: of Python and its libraries, of a voxel where segments meet, of one that is filled around, of one written."""
 MOVED: Mapping[str, Any] = {"segment": np.uint64, "object": np.uint64}
 

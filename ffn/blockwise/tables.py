@@ -6,7 +6,6 @@ A table here is a mapping from names to arrays of equal length. Rows are compare
 them first.
 """
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
@@ -17,7 +16,7 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ffn.files import atomic_path
+from ffn.files import atomic_path, temporary_path
 
 Table = Mapping[str, NDArray[Any]]
 
@@ -180,7 +179,8 @@ class Sorter:
         self._waiting: list[Table] = []
         self._count = 0
         self._runs: list[StoredTable] = []
-        self._spill: tempfile.TemporaryDirectory[str] | None = None
+        self._spill: Path | None = None
+        self._files = ExitStack()
 
     def __enter__(self) -> Self:
         return self
@@ -188,8 +188,7 @@ class Sorter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._spill is not None:
-            self._spill.cleanup()
+        self._files.close()
 
     def add(self, table: Table) -> None:
         """Add rows; all tables have the same columns."""
@@ -234,10 +233,10 @@ class Sorter:
 
     def _end_run(self) -> None:
         if self._spill is None:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._spill = tempfile.TemporaryDirectory(prefix="sort-", dir=self._folder)
+            self._spill = self._files.enter_context(temporary_path(self._folder / "sorted"))
+            self._spill.mkdir()
         table = sorted_by(concatenated(self._waiting), self._keys)
-        path = Path(self._spill.name) / str(len(self._runs))
+        path = self._spill / str(len(self._runs))
         for name, values in table.items():
             np.save(_file(path, name), values, allow_pickle=False)
         self._runs.append(StoredTable(path, list(table)))

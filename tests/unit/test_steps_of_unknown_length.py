@@ -83,10 +83,10 @@ def test_units_that_take_the_machine_stay_in_this_process(tmp_path):
 
 def test_parts_of_it(tmp_path):
     with pytest.raises(
-        StageError, match=r"1 of the 1 units of the step plan are not done\. Run `ffn plan --step plan`"
+        StageError, match=r"1 of the 1 units of the step plan are not done\. Run `ffn plan --config FILE --step plan`"
     ):
         made(tmp_path).run(1, Share("work", JobPart(0, 3)))
-    with pytest.raises(StageError, match="plan: this step is not done"):
+    with pytest.raises(StageError, match="plan: 1 of its 1 units are not done"):
         made(tmp_path).run(1, Share("end"))
     made(tmp_path).run(1, Share("plan"))
     for part in (2, 0):
