@@ -293,7 +293,9 @@ class Plan:
 
     def group(self, rule: str) -> str | None:
         """The group of rules that run in one job of a cluster."""
-        return None if self.jobs is None else _GROUPS[rule]
+        if self.jobs is None or (rule in self.scatter.stages and self.scatter.is_scattered(rule)):
+            return None  # what waits for other jobs cannot share one with what these wait for
+        return _GROUPS[rule]
 
     def minutes(self, stage: Stage) -> int:
         """Wall time of a job of this stage."""

@@ -65,6 +65,8 @@ class Scatter:
             return found[0]
         if step.units == 1 or self.jobs is None:
             return 1
+        if (stated := self.config.cluster.stage_jobs) is not None:
+            return min(stated, step.units)
         worthwhile = ceil(step.core_seconds / self._cores(step) / _SHORTEST_S)
         fitting = ceil(step.core_seconds / self._cores(step) / (_SHARE_OF_WALLTIME * self._walltime_s))
         return max(min(max(min(worthwhile, self.jobs), fitting), step.units), 1)

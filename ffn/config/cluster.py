@@ -19,6 +19,11 @@ class Cluster(Section):
     stage_nodes: Positive = Field(
         1, description="Nodes of each job of the stages that work block by block, where they are cut into jobs."
     )
+    stage_jobs: Positive | None = Field(
+        None,
+        description="Jobs into which each step of these stages is cut; empty = as many as are worth a quarter of an "
+        "hour each, up to `jobs` of the profile.",
+    )
     memory_gb: Annotated[float, Field(gt=0)] | None = Field(
         None, description="Memory of a node; `ffn plan` refuses sub-volumes that need more. Empty = not looked at."
     )

@@ -8,26 +8,28 @@ import sys
 import time
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 import yaml
 from test_snakemake import ROOT, read_job_id, read_until, snakemake, start
 
 from ffn.model.checkpoint import read_tensors
+from ffn.runs import labels_in
+from ffn.volumes import open_volume
 
 TINY = ROOT / "tests" / "workflow" / "configs" / "tiny.yaml"
 RUN = Path("results/tiny")
 pytestmark = pytest.mark.slow
 
 
-def configuration(folder: Path, **training: object) -> Path:
+def configuration(folder: Path, stage_jobs: int | None = None, **training: object) -> Path:
     """The tiny run with two ranks, in which nothing depends on how many threads a rank has."""
     values = yaml.safe_load(TINY.read_text())
     values["threads"] = {"intra_op": 1, "inter_op": 1}
     values["training"] |= {"ranks": 2, "batch": 1, **training}
     values["inference"] |= {"intra_op_threads": 1}
-    values["cluster"] = {"nodes": 1, "ranks_per_node": 2, "inference_ranks_per_node": 2}
+    values["assembly"] = {"block": [20, 32, 32], "shard": [20, 32, 32], "disconnected": "split", "min_size": 20}
+    values["cluster"] = {"nodes": 1, "ranks_per_node": 2, "inference_ranks_per_node": 2, "stage_jobs": stage_jobs}
     path = folder / "chain.yaml"
     path.write_text(yaml.safe_dump(values))
     return path
@@ -86,13 +88,28 @@ def digest(folder: Path) -> dict[str, str]:
 
 
 def test_same_segmentation_bit_for_bit(cluster, local):
-    config = configuration(cluster.workdir)
+    config = configuration(cluster.workdir, stage_jobs=2)
     done = cluster.call(*snakemake(cluster, *chain("--configfile", config)), timeout=1500)
     assert done.returncode == 0, done.stderr[-6000:]
-    assert len(cluster.submitted()) == 6  # data, training, inference, assembly, export, scores with report
+    # Each step of several units is cut in two; what lies between them is a job, what comes last is one with the stage.
+    steps = [
+        path.stem for stage in ("assemble", "export") for path in (cluster.workdir / RUN / stage / "jobs").iterdir()
+    ]
+    assert sorted(steps) == sorted(
+        [
+            *(
+                f"{step}-{part}-of-2"
+                for step in ("overlaps", "pieces", "touching", "labels", "layer")
+                for part in (1, 2)
+            ),
+            *(f"{step}-1-of-1" for step in ("ids", "objects")),
+        ]
+    )
+    # Data with preparation, training, inference, assembly, export, scores with report.
+    assert len(cluster.submitted()) == 6 + len(steps)
     run = cluster.workdir / RUN
     assert json.loads((run / "train/done.json").read_text())["facts"]["layouts"][-1]["ranks"] == 2
-    with h5py.File(run / "assemble/segmentation.h5") as ours, h5py.File(local / "assemble/segmentation.h5") as theirs:
-        assert theirs["labels"][...].any()
-        np.testing.assert_array_equal(ours["labels"][...], theirs["labels"][...])
+    with open_volume(labels_in(run / "assemble")) as ours, open_volume(labels_in(local / "assemble")) as theirs:
+        assert theirs[...].any()
+        np.testing.assert_array_equal(ours[...], theirs[...])
     assert digest(run / "export/segmentation") == digest(local / "export/segmentation")

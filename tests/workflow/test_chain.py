@@ -5,10 +5,12 @@ import os
 import shutil
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 from calling import ROOT, Snakemake
+
+from ffn.runs import labels_in
+from ffn.volumes import open_volume
 
 TINY = Path(__file__).parent / "configs" / "tiny.yaml"
 RUN = Path("results/tiny")
@@ -18,6 +20,11 @@ pytestmark = pytest.mark.slow
 
 def chain(caller: Snakemake, *more: str):
     return caller("--snakefile", ROOT / "Snakefile", "--cores", "2", "--configfile", TINY, "--rerun-incomplete", *more)
+
+
+def labels_of(run: Path, stage: str) -> np.ndarray:
+    with open_volume(labels_in(run / stage)) as volume:
+        return volume[...]
 
 
 def written(path: Path) -> tuple[int, int]:
@@ -45,7 +52,7 @@ def test_every_stage_leaves_its_files(finished):
     run = finished.folder / RUN
     for name in (
         "synth/volume.h5", "prepare/seeds.csv", "prepare/coordinates.h5", "train/model.ckpt.index", "train/curves.csv",
-        "infer/tile-0000/segmentation.h5", "infer/tile-0001/origins.json", "assemble/segmentation.h5",
+        "infer/tile-0000/segmentation.h5", "infer/tile-0001/origins.json", "assemble/segmentation.zarr/0/zarr.json",
         "evaluate/scores.json", "export/image/info", "export/segmentation/info", "export/truth/info",
         "export/state.json", "report/curves.png", "report/overlay.png", "report/scores.md",
         "logs/train.log",
@@ -89,8 +96,7 @@ def test_several_passes_are_jobs_and_what_they_agree_on_is_assembled(copied):
     for tile in ("tile-0000", "tile-0001"):
         for folder in ("", "pass-0", "pass-1"):
             assert (run / "infer" / tile / folder / "done.json").is_file(), f"{tile}/{folder}"
-    with h5py.File(run / "assemble/segmentation.h5") as file:
-        assert file["labels"].shape == (40, 64, 64)
+    assert labels_of(run, "assemble").shape == (40, 64, 64)
     again = chain(copied, "--config", 'inference={"passes": 2, "mirror": True}')
     assert "Nothing to be done" in again.stdout
 
@@ -105,8 +111,7 @@ def test_pieces_are_joined_after_assembly(copied):
     )
     done = chain(copied, "--config", joining)
     assert done.returncode == 0, done.stdout
-    with h5py.File(run / "agglomerate/segmentation.h5") as file:
-        assert file["labels"].shape == (40, 64, 64)
+    assert labels_of(run, "agglomerate").shape == (40, 64, 64)
     assert (run / "agglomerate/candidates.csv").is_file()
     layers = json.loads((run / "export/state.json").read_text())["layers"]
     assert layers[-1]["name"] == "candidates"
@@ -196,8 +201,7 @@ def test_killed_batch_goes_on_whatever_the_next_batches_are(finished, tmp_path, 
     assert second.returncode == 0, second.stdout
     assert {name: written(run / "infer" / name / "done.json") for name in whole} == kept
     assert len(list(run.glob("infer/tile-*/done.json"))) == 4
-    with h5py.File(run / "assemble/segmentation.h5") as file:
-        assert file["labels"].shape == (40, 64, 64)
+    assert labels_of(run, "assemble").shape == (40, 64, 64)
     again = chain(caller, "--config", f'inference={{{cut}, "tiles_per_job": 4}}')
     assert "Nothing to be done" in again.stdout
 
@@ -246,5 +250,4 @@ def _assert_same_results(ours: Path, theirs: Path) -> None:
         "infer/tile-0000/origins.json", "evaluate/scores.json", "report/scores.md",
     ):  # fmt: skip
         assert (ours / name).read_bytes() == (theirs / name).read_bytes(), name
-    with h5py.File(ours / "assemble/segmentation.h5") as a, h5py.File(theirs / "assemble/segmentation.h5") as b:
-        np.testing.assert_array_equal(a["labels"][...], b["labels"][...])
+    np.testing.assert_array_equal(labels_of(ours, "assemble"), labels_of(theirs, "assemble"))

@@ -5,7 +5,7 @@ if plan.agglomerates:
             data=plan.stage_inputs("agglomerate"),
             steps=plan.scatter.behind("agglomerate"),
         output:
-            done=plan.marker("agglomerate"),
+            done=update(touch(plan.marker("agglomerate"))),
         log:
             plan.log("agglomerate"),
         conda:

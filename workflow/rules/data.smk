@@ -23,7 +23,7 @@ if plan.synthesises:
 
     rule synth:
         output:
-            done=plan.marker("synth"),
+            done=update(touch(plan.marker("synth"))),
         log:
             plan.log("synth"),
         group:

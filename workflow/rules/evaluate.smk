@@ -5,7 +5,7 @@ if plan.scores:
             data=plan.stage_inputs("evaluate"),
             steps=plan.scatter.behind("evaluate"),
         output:
-            done=plan.marker("evaluate"),
+            done=update(touch(plan.marker("evaluate"))),
         log:
             plan.log("evaluate"),
         group:

@@ -5,7 +5,7 @@ if plan.trains:
             data=plan.stage_inputs("prepare"),
             steps=plan.scatter.behind("prepare"),
         output:
-            done=plan.marker("prepare"),
+            done=update(touch(plan.marker("prepare"))),
         log:
             plan.log("prepare"),
         group:
