@@ -119,10 +119,15 @@ def _remove_with_others(path: Path) -> None:
             path.unlink()
 
 
+def _unless_gone(_function: Any, _path: str, error: tuple[Any, BaseException, Any]) -> None:
+    if not isinstance(error[1], FileNotFoundError):
+        raise error[1]
+
+
 def remove(path: Path) -> None:
-    """Delete a file or a whole folder; a path that is not there is fine."""
+    """Delete a file or a whole folder; a path that is not there is fine, and another process may be deleting it too."""
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        shutil.rmtree(path, onerror=_unless_gone)
     else:
         path.unlink(missing_ok=True)
 

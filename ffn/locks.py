@@ -39,6 +39,16 @@ class Beat:
 BEAT = Beat()
 
 
+_waits = False
+"""Whether this process waits for locks, whoever asks for them."""
+
+
+def wait_for_others() -> None:
+    """From now on wait until a lock is free instead of ending, as a job of a workflow does."""
+    global _waits
+    _waits = True
+
+
 class Lock:
     """A lock that this process holds."""
 
@@ -152,7 +162,7 @@ def _acquire(path: Path, waits: bool, beat: Beat) -> Lock:
                 continue
             lives = last.holder is not None and last.holder.is_here
             lives = lives or seen.setdefault(last.token, last.touched_ns) != last.touched_ns
-            if lives and not waits:
+            if lives and not (waits or _waits):
                 raise StageError(
                     f"Another process works in {path.parent}: {last}. Wait until it ends, or stop it; then give the "
                     "same command again. What it has done is kept."

@@ -30,6 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. A user's mistake is one message on stderr, without a traceback."""
     args = build_parser().parse_args(argv)
     try:
+        if getattr(args, "wait", False):
+            from ffn.locks import wait_for_others
+
+            wait_for_others()
         with telling_end():
             args.run(args)
     except FFNError as error:

@@ -7,6 +7,7 @@ from ffn.cli.options import (
     add_blockwise,
     add_command,
     add_config,
+    add_wait,
     box_option,
     numbers_option,
     positive_option,
@@ -33,6 +34,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     """Add the commands of inference and assembly."""
     infer = add_command(commands, "infer", "segment sub-volumes by flood filling", _INFER_EXAMPLES)
     add_config(infer)
+    add_wait(infer)
     infer.add_argument("--image", metavar="URI", help="EM image")
     infer.add_argument("--checkpoint", type=Path, metavar="PATH", help="weights: common beginning of the files' names")
     infer.add_argument(
@@ -65,6 +67,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "  ffn consensus --config config.yaml --tile 0\n  ffn consensus --config config.yaml --tile 0-7,12",
     )
     add_config(agreeing)
+    add_wait(agreeing)
     agreeing.add_argument(
         "--tile",
         type=numbers_option,

@@ -51,6 +51,16 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="configuration file (YAML)")
 
 
+def add_wait(parser: argparse.ArgumentParser) -> None:
+    """`--wait`, of the commands that work alone in a folder."""
+    parser.add_argument(
+        "--wait",
+        action="store_true",
+        help="where another process works in the same folder: wait until it ends, and use what it has done (default: "
+        "say who it is, and end)",
+    )
+
+
 def add_command(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, summary: str, examples: str
 ) -> argparse.ArgumentParser:

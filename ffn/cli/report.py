@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from ffn.cli.options import add_command
+from ffn.cli.options import add_command, add_wait
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -17,6 +17,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "  snakemake --report report.html      # all of it as one page",
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="configuration file (YAML) of the run")
+    add_wait(parser)
     parser.set_defaults(run=_report)
     parts = parser.add_subparsers(title="instead", metavar="PART")
     repeats = parts.add_parser(

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from ffn.cli.options import add_command, add_config
+from ffn.cli.options import add_command, add_config, add_wait
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -15,6 +15,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "  ffn synth --config config.yaml\n  ffn synth --config config.yaml --output my_volume",
     )
     add_config(parser)
+    add_wait(parser)
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder (default: results/<run>/synth)")
     parser.set_defaults(run=_synth)
 

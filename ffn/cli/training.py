@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ffn.cli.options import add_command, add_config
+from ffn.cli.options import add_command, add_config, add_wait
 
 if TYPE_CHECKING:
     from ffn.config import Config
@@ -26,6 +26,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "checkpoint after the step in progress and ends with exit code 75 (horovodrun reports that as 1).",
     )
     add_config(parser)
+    add_wait(parser)
     parser.add_argument("--resume", action="store_true", help="refuse to start from the beginning")
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="folder of weights and curves (default: results/RUN/train)"

@@ -1,5 +1,6 @@
 """Two `ffn` commands at one stage of one folder: one result, the right one, and the second says who works there."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -86,6 +87,21 @@ def test_the_second_is_told_who_works_there_and_the_first_goes_on(tmp_path):
         assert code == 0, err
     assert_right(tmp_path, stage, tmp_path / "reference")
     assert main(command) == 0
+
+
+def test_the_second_waits_where_it_is_told_to(tmp_path):
+    stage = "synth"
+    (tmp_path / "reference").mkdir()
+    command = written(tmp_path, stage)
+    with stopped(PAUSING, STAGES[stage], *command) as first:
+        words = [sys.executable, "-m", "ffn", *command, "--wait"]
+        with subprocess.Popen(words, env=environment(), stderr=subprocess.PIPE, text=True) as second:
+            assert "is locked by process" in second.stderr.readline()
+            code, _, err = went_on(first)
+            assert code == 0, err
+            second.communicate()
+            assert second.returncode == 0
+    assert_right(tmp_path, stage, tmp_path / "reference")
 
 
 def test_at_a_stage_of_blocks_the_second_does_what_the_first_has_left(tmp_path):

@@ -41,4 +41,4 @@ if plan.synthesises:
         message:
             "Making a synthetic volume with exact labels"
         shell:
-            "{params.launch} ffn synth --config {params.config:q} --output {params.folder:q} </dev/null 2>&1 | tee {log:q}"
+            "{params.launch} ffn synth --wait --config {params.config:q} --output {params.folder:q} </dev/null 2>&1 | tee {log:q}"

@@ -45,7 +45,7 @@ rule infer:
     message:
         "Flood-filling sub-volumes {wildcards.first} to {wildcards.last}, pass {params.number}"
     shell:
-        "{params.launch} ffn infer --config {params.config:q} --tile {wildcards.first}-{wildcards.last}"
+        "{params.launch} ffn infer --wait --config {params.config:q} --tile {wildcards.first}-{wildcards.last}"
         " --pass {params.number} --ranks {params.ranks} </dev/null 2>&1 | tee {log:q}"
 
 
@@ -70,5 +70,5 @@ if plan.joins_passes:
         message:
             "Keeping what the passes over sub-volumes {wildcards.first} to {wildcards.last} agree on"
         shell:
-            "{params.launch} ffn consensus --config {params.config:q} --tile {wildcards.first}-{wildcards.last}"
+            "{params.launch} ffn consensus --wait --config {params.config:q} --tile {wildcards.first}-{wildcards.last}"
             " --ranks 1 </dev/null 2>&1 | tee {log:q}"

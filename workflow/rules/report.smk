@@ -23,4 +23,4 @@ rule report:
     message:
         "Drawing the report"
     shell:
-        "{params.launch} ffn report --config {params.config:q} </dev/null 2>&1 | tee {log:q}"
+        "{params.launch} ffn report --wait --config {params.config:q} </dev/null 2>&1 | tee {log:q}"

@@ -29,5 +29,5 @@ if plan.trains:
         message:
             "Training the network (continues where an earlier attempt stopped)"
         shell:
-            "{params.attend} --attempt {resources.attempt} -- {params.launch} ffn train --config {params.config:q}"
+            "{params.attend} --attempt {resources.attempt} -- {params.launch} ffn train --wait --config {params.config:q}"
             " --ranks {params.ranks} </dev/null 2>&1 | tee {log:q}"
