@@ -73,7 +73,7 @@ def write_candidates(folder: Path, pieces: Iterable[Table], tried: int, offset: 
             for begin in range(0, len(placed["a"]), _CHUNK):
                 chunk = {name: values[begin : begin + _CHUNK] for name, values in placed.items()}
                 lists = {name: _values(name, chunk[name]) for name in _NAMES}
-                rows.writerows(zip(*(map(_cell, lists[name]) for name in _NAMES), strict=True))
+                rows.writerows(zip(*(_cells(name, lists[name]) for name in _NAMES), strict=True))
                 first += [
                     dict(zip(_NAMES, row, strict=True))
                     for row in zip(*(values[: LISTED - len(first)] for values in lists.values()), strict=True)
@@ -142,9 +142,10 @@ def _values(name: str, values: Any) -> list[Any]:
     return values.tolist() if name in ("xyz", *_OBJECTS) else column_values(name, values)
 
 
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+def _cells(name: str, values: list[Any]) -> list[Any]:
+    """A column as the CSV file shows it: places such as `12, 34, 56`, numbers as Python writes them."""
+    if name == "joined":
+        return ["yes" if value else "no" for value in values]
+    if name in (*_PLACES, "xyz"):
+        return [value and f"{value[0]}, {value[1]}, {value[2]}" for value in values]
+    return values

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import rods
 
-from ffn.agglomeration.pairs import find_pairs
 from ffn.agglomeration.refill import Refill, refill_pairs
+from ffn.agglomeration.spec import Spec
 from ffn.config import parse_config
 from ffn.geometry import Box
+from ffn.stages import Stage
 from ffn.volumes import create_hdf5, open_image, open_labels
 
 BOX = Box((60, 60, 60), (160, 160, 160))
@@ -46,12 +48,15 @@ def found(sample, data_dir, tmp_path_factory):
     axis = int(np.argmax(places.std(axis=0)))
     beyond = places[places[:, axis] >= np.median(places[:, axis])]
     bodies[tuple(beyond.T)] = CUT
-    path = tmp_path_factory.mktemp("cut") / "labels.h5"
+    folder = tmp_path_factory.mktemp("cut")
+    path = folder / "labels.h5"
     with create_hdf5(path, "labels", BOX.shape, np.uint64, VOXELS) as volume:
         volume.write(Box.of_shape(BOX.shape), bodies)
     network = load_executor(config.network, data_dir / "ffn_released" / "model.ckpt-27465036")
     with open_image(str(sample / "grayscale_maps"), box=BOX) as image, open_labels(f"{path}:labels") as labels:
-        pairs = {(pair.point.a, pair.point.b): pair for pair in find_pairs(config, labels, VOXELS).listed()}
+        region, stage = Box.of_shape(BOX.shape), Stage(folder / "pairs", {})
+        spec = Spec(config, stage, "unused", f"{path}:labels", region, VOXELS, "unused")
+        pairs = {(pair.point.a, pair.point.b): pair for pair in rods.pairs_in(spec)}
         names, records = ((NEURON, CUT), (OTHER, NEIGHBOUR)), []
         refill = Refill(config, image, labels, VOXELS)
         refill_pairs(refill, [pairs[both] for both in names], network, 4, records.append)

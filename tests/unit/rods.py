@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 from ffn.agglomeration.finding import PAIRS, finding_tasks
 from ffn.agglomeration.pairs import Pair, PairsFile
 from ffn.agglomeration.run import spec_of
+from ffn.agglomeration.spec import Spec
 from ffn.blockwise import BlockwiseStage
 from ffn.config import Config
 from ffn.files import write_json
@@ -93,6 +94,10 @@ def read_pairs(path: Path) -> list[Pair]:
 
 def find_pairs(config: Config, folder: Path) -> list[Pair]:
     """The pairs of a run; `folder` is made."""
-    spec = spec_of(config.of_pass(0), folder)
+    return pairs_in(spec_of(config.of_pass(0), folder))
+
+
+def pairs_in(spec: Spec) -> list[Pair]:
+    """The pairs of segments, found by all steps that it takes; the folder of the stage is made."""
     BlockwiseStage(spec.stage, finding_tasks(spec), "ffn agglomerate").run(1)
-    return read_pairs(folder / PAIRS)
+    return read_pairs(spec.stage.folder / PAIRS)
