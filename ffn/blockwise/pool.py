@@ -5,11 +5,8 @@ task that it works on, with what that has open. They end with this process howev
 """
 
 import os
-import pickle
 import signal
-import tempfile
 import threading
-import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor
 from concurrent.futures import wait as wait_for
@@ -72,7 +69,7 @@ class Pool:
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._tasks = 0
         self._processes: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> Self:
@@ -83,8 +80,6 @@ class Pool:
     ) -> None:
         if self._processes is not None:
             self._processes.shutdown(cancel_futures=True)
-        if self._folder is not None:
-            self._folder.cleanup()
 
     def results(self, task: Task, units: Iterable[int]) -> Iterator[tuple[int, Result]]:
         """Each unit with its result, as they end. At most one unit a process is begun and not yet yielded.
@@ -111,24 +106,29 @@ class Pool:
             task.close()
 
     def _side_by_side(self, task: Task, units: Iterator[int]) -> Iterator[tuple[int, Result]]:
-        pool, stored = self._started(), self._stored(task)
+        pool = self._started()
+        self._tasks += 1
         room = int(_SHARE_OF_MEMORY * usable_memory())
         at_once = min(self.workers, max(room // task.unit_bytes, 1)) if task.unit_bytes else self.workers
-        under_way: dict[Future[Result], int] = {}
+        under_way: dict[Future[Result | None], int] = {}
 
-        def begin_next() -> None:
+        def begin_next(sent: Task | None) -> None:
             for unit in units:
-                under_way[pool.submit(_run, stored, unit)] = unit
+                under_way[pool.submit(_run, self._tasks, sent, unit)] = unit
                 return
 
+        # A task may be large, so it is sent to each process once, and again to one that did not get it.
         for _ in range(at_once):
-            begin_next()
+            begin_next(task)
         while under_way:
             ended, _ = wait_for(under_way, return_when=FIRST_COMPLETED)
             for future in ended:
                 unit = under_way.pop(future)
-                yield unit, future.result()
-                begin_next()
+                if (result := future.result()) is None:
+                    under_way[pool.submit(_run, self._tasks, task, unit)] = unit
+                    continue
+                yield unit, result
+                begin_next(None)
 
     def _started(self) -> ProcessPoolExecutor:
         if self._processes is None:
@@ -136,25 +136,20 @@ class Pool:
             self._processes = ProcessPoolExecutor(self.workers, get_context("spawn"), initializer=_begin)
         return self._processes
 
-    def _stored(self, task: Task) -> Path:
-        """A file with the task: it may be large, and each process reads it once."""
-        if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="ffn-tasks-")
-        path = Path(self._folder.name) / uuid.uuid4().hex
-        path.write_bytes(pickle.dumps(task))
-        return path
+
+_held: tuple[int, Task] | None = None
+"""In a worker process: the task that it works on, and the number that it has in the pool."""
 
 
-_held: tuple[Path, Task] | None = None
-"""In a worker process: the task that it works on, and the file that it came from."""
-
-
-def _run(stored: Path, unit: int) -> Result:
+def _run(number: int, task: Task | None, unit: int) -> Result | None:
+    """A unit's result; None where this process has not got the task of this number."""
     global _held
-    if _held is None or _held[0] != stored:
+    if _held is None or _held[0] != number:
+        if task is None:
+            return None
         if _held is not None:
             _held[1].close()
-        _held = stored, pickle.loads(stored.read_bytes())
+        _held = number, task
     return _held[1].run(unit)
 
 

@@ -105,7 +105,8 @@ def _plan(args: argparse.Namespace) -> None:
     plan = estimate(config, machine, extent, known, config.inference.tiles_per_job)
     advice, files = advise(config, machine, extent, known), written(config, plan, known)
     jobs = machine.jobs_at_once if args.nodes is not None else None
-    stages = Scatter(config, RunPaths.of(config), jobs, load_site(args.site) if args.site else None)
+    site = load_site(args.site) if args.site else None
+    stages = Scatter(config, RunPaths.of(config), jobs, site, None if known.speed is None else known.speed.fovs_per_s)
     if args.json:
         steps = {f"{step.stage} {step.step}": stages.as_values(step) for step in stages.all_steps}
         print(json.dumps({**as_values(plan, files, advice), "steps": steps}, indent=2))

@@ -39,12 +39,14 @@ class Scatter:
     Attributes:
         jobs: How many a cluster is given at once; None where they run on this machine.
         site: What is known of its nodes.
+        fovs_per_s: Fields of view a second of a process; None = as the run has measured.
     """
 
     config: Config
     paths: RunPaths
     jobs: int | None = None
     site: Site | None = None
+    fovs_per_s: float | None = None
 
     @property
     def stages(self) -> list[str]:
@@ -174,7 +176,7 @@ class Scatter:
     @cached_property
     def _all(self) -> Sequence[StepWork]:
         extent = extent_of(self.config)
-        return [] if extent is None else steps_of(self.config, extent)
+        return [] if extent is None else steps_of(self.config, extent, self.fovs_per_s)
 
     @property
     def _walltime_s(self) -> float:

@@ -44,9 +44,15 @@ class StepWork:
     on_devices: bool = False
 
 
-def steps_of(config: Config, extent: Extent) -> list[StepWork]:
-    """All steps that may be jobs of their own, by stage and in their order."""
-    joining = _agglomeration(config, extent) if config.agglomeration.enabled else []
+def steps_of(config: Config, extent: Extent, fovs_per_s: float | None = None) -> list[StepWork]:
+    """All steps that may be jobs of their own, by stage and in their order.
+
+    Args:
+        config: Of the run.
+        extent: Its test region.
+        fovs_per_s: Fields of view a second of a process; None = as the run has measured.
+    """
+    joining = _agglomeration(config, extent, fovs_per_s) if config.agglomeration.enabled else []
     scores = [] if config.data.test.labels is None else _evaluation(extent)
     training = [] if config.data.train is None or config.inference.checkpoint is not None else _preparation(config)
     return [*training, *_assembly(config, extent), *joining, *scores, *_export(config, extent)]
@@ -100,14 +106,14 @@ _SLOW = 7.5
 """Fields of view a second of a process where nothing was measured: two cores with the published network."""
 
 
-def _agglomeration(config: Config, extent: Extent) -> list[StepWork]:
+def _agglomeration(config: Config, extent: Extent, fovs_per_s: float | None) -> list[StepWork]:
     settings, rule, voxels = config.agglomeration, config.assembly, extent.voxels
     shard = rule.shard or shard_of(extent.region, rule.block)
     units, held = len(Grid(Box.of_shape(extent.region), shard)), worker_bytes(rule, shard) + _RIM * prod(rule.block)
     meeting = max(round(_MEETING * voxels), 1)
     tried = meeting if settings.max_pairs is None else min(settings.max_pairs, meeting)
     speed = known_speed(config)
-    fill_s = _FOVS_A_PAIR / (_SLOW if speed is None else speed.fovs_per_s)
+    fill_s = _FOVS_A_PAIR / (fovs_per_s or (_SLOW if speed is None else speed.fovs_per_s))
 
     def step(name: str, count: int, seconds: float, on_devices: bool = False) -> StepWork:
         return StepWork("agglomerate", name, count, seconds, PROCESS_BYTES if on_devices else held, on_devices)

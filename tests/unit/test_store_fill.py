@@ -15,7 +15,7 @@ LAYOUT = StoreLayout((10, 10, 10), "uint8", (4, 4, 4), (8, 8, 8), (8.0, 8.0, 8.0
 
 def test_voxels_that_are_not_stored_have_the_fill_value(tmp_path):
     store = Store(tmp_path / "classes.zarr", LAYOUT)
-    store.create()
+    store.created()
     untouched, zeros = Box((0, 0, 0), (8, 8, 8)), Box((8, 0, 0), (10, 8, 8))
     assert store.write_shard(untouched, np.full(untouched.shape, 255, np.uint8)) == 0
     assert not store.shard_path(untouched).exists()
@@ -26,6 +26,6 @@ def test_voxels_that_are_not_stored_have_the_fill_value(tmp_path):
 
 
 def test_a_store_with_another_fill_value_is_refused(tmp_path):
-    Store(tmp_path / "classes.zarr", LAYOUT).create()
+    Store(tmp_path / "classes.zarr", LAYOUT).created()
     with pytest.raises(StageError, match="another layout"):
-        Store(tmp_path / "classes.zarr", replace(LAYOUT, fill=0)).create()
+        Store(tmp_path / "classes.zarr", replace(LAYOUT, fill=0)).created()

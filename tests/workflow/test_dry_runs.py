@@ -173,7 +173,7 @@ def test_passes_are_jobs_of_their_own_for_each_batch(snakemake):
     done = snakemake("-n", "-p", "--cores", "1", *arguments, cwd=ROOT)
     planned = jobs(done.stdout)
     assert (planned["infer"], planned["consensus"]) == (2, 1)
-    assert "ffn consensus --config" in done.stdout
+    assert "ffn consensus --wait --config" in done.stdout
     assert "--tile 0000-0001 --ranks 1" in done.stdout
 
 
