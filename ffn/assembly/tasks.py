@@ -280,7 +280,7 @@ class RenumberedLabels(BlockTask):
 
     @cached_property
     def _ids(self) -> NDArray[np.uint64]:
-        return np.load(self._spec.objects, mmap_mode="r")
+        return np.load(self._spec.objects, mmap_mode="r", allow_pickle=False)
 
     @cached_property
     def _numbers(self) -> Volume:
