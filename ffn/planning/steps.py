@@ -92,14 +92,14 @@ def _assembly(config: Config, extent: Extent) -> list[StepWork]:
     ]
 
 
-_SIZES, _CONTACTS, _PLACES, _RELABELLED = 20, 570, 400, 60
-"""Core-nanoseconds a voxel of the region in these steps of agglomeration (`benchmarks/long/agglomerate_pairs.py`)."""
+_SIZES, _CONTACTS, _PLACES, _RELABELLED = 6, 309, 265, 15
+"""Core-nanoseconds a voxel of the region in these steps of agglomeration (`benchmarks/long/agglomerate_blocks.py`)."""
 _RIM = 130
 """Bytes a voxel of a block where segments meet."""
 _MEETING = 1e-4
 """Pairs that meet, a voxel: 72 to 139 million for 10^12 of them."""
-_PAIR_S = 4e-6
-"""Core-seconds a pair in each of its reduces."""
+_PAIRS_S, _RANK_S, _JOIN_S = 0.8e-6, 4e-6, 32e-6
+"""Core-seconds a pair in each of its reduces (`benchmarks/long/agglomerate_pairs.py`)."""
 _FOVS_A_PAIR = 6.0
 """Fields of view: 13,154 for 2,177 pairs of the FIB-25 sample (docs/guides/agglomeration.md)."""
 _SLOW = 7.5
@@ -122,11 +122,11 @@ def _agglomeration(config: Config, extent: Extent, fovs_per_s: float | None) -> 
         step("sizes", units, _SIZES * 1e-9 * voxels),
         step("segments", 1, _ID * 1e-9 * _SEGMENTS * voxels),
         step("contacts", units, _CONTACTS * 1e-9 * voxels),
-        step("pairs", 1, _PAIR_S * meeting),
+        step("pairs", 1, _PAIRS_S * meeting),
         step("places", units, _PLACES * 1e-9 * voxels),
-        step("rank", 1, _PAIR_S * meeting),
+        step("rank", 1, _RANK_S * meeting),
         step("resegment", ceil(tried / group_size(tried)), fill_s * tried, on_devices=True),
-        step("join", 1, _PAIR_S * tried),
+        step("join", 1, _JOIN_S * tried),
         step("relabel", units, _RELABELLED * 1e-9 * voxels),
     ]
 
