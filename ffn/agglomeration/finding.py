@@ -102,13 +102,9 @@ class _Meeting(OverBlocks):
         labels = self.labels.read(box).astype(np.uint64)
         # Of those that are here: all segments of a large volume would be looked up anew for each block.
         here = fastremap.unique(labels)
-        _, large = find_rows([self._large["ids"]], [here])
+        _, large = find_rows([spec.segments["ids"]], [here])
         labels = fastremap.mask_except(labels, here[large].tolist())
         return touching(labels, part.relative_to(box.start), part.start, distance, spec.voxel_size)
-
-    @cached_property
-    def _large(self) -> StoredTable:
-        return self.spec.segments
 
 
 class Contacts(_Meeting):
@@ -156,13 +152,15 @@ class Places(_Meeting):
     name = "places"
 
     def run(self, unit: int) -> Result:
-        seen = self._seen[unit].columns()
-        rows, _ = find_rows([self._pairs["a"], self._pairs["b"]], [seen["a"], seen["b"]])
+        seen, pairs = self._seen[unit].columns(), self.spec.contacts
+        rows, _ = find_rows([pairs["a"], pairs["b"]], [seen["a"], seen["b"]])
+        merged_here = {name: pairs[name][rows] for name in ("depth", "places", "total")}
+        pairs.unmap()
         found = [_nothing_found()]
         for number, part in enumerate(self.spec.parts(self.write_box(unit))):
             of_part = np.flatnonzero(seen["part"] == number)
             here = {name: seen[name][of_part] for name in ("a", "b", "depth")}
-            there = {name: self._pairs[name][rows[of_part]] for name in ("depth", "places", "total")}
+            there = {name: values[of_part] for name, values in merged_here.items()}
             if (here["depth"] == there["depth"]).any():
                 nearest = nearest_to_middle(self.touching(part), here, there, self.spec.shape)
                 found.append({"row": rows[of_part[nearest["pair"]]], **{n: nearest[n] for n in ("distance", "place")}})
@@ -171,10 +169,6 @@ class Places(_Meeting):
     @cached_property
     def _seen(self) -> Ledger:
         return self.spec.over_blocks(Contacts.name).complete()
-
-    @cached_property
-    def _pairs(self) -> StoredTable:
-        return self.spec.contacts
 
 
 class Rank(Joined):

@@ -20,7 +20,7 @@ from ffn.files import atomic_path, temporary_path
 
 Table = Mapping[str, NDArray[Any]]
 
-ROWS = 1 << 22
+ROWS = 1 << 21
 """Rows that are held in memory, about."""
 
 
@@ -101,6 +101,10 @@ class StoredTable:
     def rows(self, begin: int, end: int) -> Table:
         """Some rows, read."""
         return {name: _read(self._mapped[name], begin, end) for name in self.names}
+
+    def unmap(self) -> None:
+        """Let go of the mapped files: what was looked at, with its surroundings, counts as memory of the process."""
+        self.__dict__.pop("_mapped", None)
 
     @property
     def bytes(self) -> int:
@@ -208,7 +212,8 @@ class Sorter:
             return
         if self._waiting:
             self._end_run()
-        cuts = [lower_bound([run[key] for key in self._together], self._splitters) for run in self._runs]
+        splitters = self._splitters()
+        cuts = [self._cuts(run, splitters) for run in self._runs]
         begins = np.zeros(len(self._runs), np.int64)
         for ends in [*np.transpose(cuts), np.array([len(run) for run in self._runs])]:
             parts = [run.rows(a, b) for run, a, b in zip(self._runs, begins.tolist(), ends.tolist(), strict=True)]
@@ -216,7 +221,18 @@ class Sorter:
                 yield sorted_by(concatenated(parts), self._keys)
             begins = ends
 
-    @cached_property
+    def _every(self, run: StoredTable, stride: int) -> Table:
+        """Each `stride`-th row of a run, of the keys that hold rows together."""
+        taken = {key: np.array(run[key][stride::stride]) for key in self._together}
+        run.unmap()
+        return taken
+
+    def _cuts(self, run: StoredTable, splitters: list[NDArray[np.generic]]) -> NDArray[np.int64]:
+        """Where the pieces of a run end, but for the last one."""
+        cuts = lower_bound([run[key] for key in self._together], splitters)
+        run.unmap()
+        return cuts
+
     def _splitters(self) -> list[NDArray[np.generic]]:
         """Where pieces end, as rows of the keys that hold rows together.
 
@@ -225,8 +241,7 @@ class Sorter:
         """
         runs = len(self._runs)
         stride = max(self._rows // (2 * runs), 1)
-        taken = concatenated([{key: run[key][stride::stride] for key in self._together} for run in self._runs])
-        taken = sorted_by(taken, self._together)
+        taken = sorted_by(concatenated([self._every(run, stride) for run in self._runs]), self._together)
         chosen = {key: values[runs::runs] for key, values in taken.items()}
         starts = group_starts(list(chosen.values()))
         return [chosen[key][starts] for key in self._together]
