@@ -141,6 +141,7 @@ def killed(config: Config, tmp_path: Path, where: str, count: int) -> list[int]:
     return [int(word) for word in ended.stdout.split()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "where", "count"),
     [

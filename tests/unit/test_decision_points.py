@@ -185,7 +185,7 @@ def test_blocks_find_what_the_whole_finds(block, voxel_size):
         assert points_of(labels, voxel_size=voxel_size, block=block) == whole
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_steps_find_what_the_whole_finds(tmp_path, workers):
     """Over several shards of the result, each of several blocks."""
     labels = np.zeros((30, 140, 270), np.uint64)

@@ -305,6 +305,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.usefixtures("many_units")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "count"),
     [

@@ -36,6 +36,7 @@ sys.exit(main(sys.argv[2:]))
 """
 STAGES = {"synth": "volume.h5", "prepare": "partitions.h5"}
 """Each with the file at which the first command stops."""
+pytestmark = pytest.mark.slow
 
 
 def written(folder: Path, stage: str) -> list[str]:

@@ -57,6 +57,7 @@ def test_it_is_short():
     assert len(example("python").splitlines() + example("snakemake").splitlines()) < 40
 
 
+@pytest.mark.slow
 def test_by_hand_and_in_parts(folder):
     path, expected = folder
     for part in ("1/2", "2/2"):
@@ -65,6 +66,7 @@ def test_by_hand_and_in_parts(folder):
     assert "is already complete" in run(path, "ffn", "stage", "invert:stage", "--config", "config.yaml")
 
 
+@pytest.mark.slow
 def test_as_a_rule(folder):
     path, expected = folder
     (path / "Snakefile").write_text(f'include: "{ROOT}/Snakefile"\n\n{example("snakemake")}')
