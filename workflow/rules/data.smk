@@ -31,6 +31,7 @@ if plan.synthesises:
         conda:
             "../../envs/ffn.yaml"
         resources:
+            depth=0,
             mem_mb=4000,
             runtime=plan.minutes("synth"),
         params:

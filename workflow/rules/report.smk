@@ -15,6 +15,7 @@ rule report:
     conda:
         "../../envs/ffn.yaml"
     resources:
+        depth=0,
         mem_mb=4000,
         runtime=15,
     params:
