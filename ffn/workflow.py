@@ -31,7 +31,7 @@ from ffn.fingerprint import STAGE_KEYS, trigger
 from ffn.planning.batching import SubvolumeBatches
 from ffn.planning.estimate import consensus_mb, inference_mb
 from ffn.planning.table import outlook
-from ffn.planning.walltime import UNKNOWN_MIN, Stage, stage_minutes
+from ffn.planning.walltime import synth_minutes
 from ffn.preflight import checked
 from ffn.runs import SYNTHETIC, RunPaths
 from ffn.scaling.targets import StudyPlan
@@ -297,9 +297,10 @@ class Plan:
             return None  # what waits for other jobs cannot share one with what these wait for
         return _GROUPS[rule]
 
-    def minutes(self, stage: Stage) -> int:
-        """Wall time of a job of this stage."""
-        return UNKNOWN_MIN if self.jobs is None else stage_minutes(self.config, stage)
+    @property
+    def synth_minutes(self) -> int:
+        """Wall time of making the embedded volume."""
+        return synth_minutes(self.config)
 
     @cached_property
     def inference_mb(self) -> int:

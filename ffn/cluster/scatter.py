@@ -27,6 +27,8 @@ _MARGIN, _LEAST_MARGIN = 4, 1.5
 """In the wall time that is asked for: for slower cores and file systems. What is over its time goes on in a new job."""
 _START_MIN = 10
 _STEP_MIN = 5
+_UNKNOWN_MIN, _UNKNOWN_MB = 45, 8000
+"""Where the size of the volume is not known yet."""
 _PROCESS_BYTES = 1_000_000_000
 """What the first process of a job holds beside its workers."""
 _SHARE_OF_MEMORY = 0.8
@@ -76,6 +78,8 @@ class Scatter:
     def minutes(self, stage: str) -> int:
         """Wall time of a stage's longest job: as it is configured at most, unless that is known to be too short."""
         steps = self.steps(stage)
+        if not steps:
+            return _UNKNOWN_MIN
         if self.is_scattered(stage):
             seconds = max(step.core_seconds / self.parts(step) / self._cores(step) for step in steps)
         else:
@@ -91,8 +95,8 @@ class Scatter:
 
     def megabytes(self, stage: str) -> int:
         """Memory of a node of a job of a stage: of its workers, as many as fit, and of the process that leads them."""
-        held = max((self._workers(step) * step.worker_bytes for step in self.steps(stage)), default=0)
-        return ceil((_PROCESS_BYTES + held) / 1e6)
+        held = [self._workers(step) * step.worker_bytes for step in self.steps(stage)]
+        return ceil((_PROCESS_BYTES + max(held)) / 1e6) if held else _UNKNOWN_MB
 
     @property
     def all_steps(self) -> Sequence[StepWork]:

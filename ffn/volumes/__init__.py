@@ -5,7 +5,7 @@
 
 from ffn.volumes.base import Volume, VoxelSize
 from ffn.volumes.check import check_fov, check_labels_not_empty, check_pair
-from ffn.volumes.chunks import PackedChunk, chunk_dividing, chunk_within, pack
+from ffn.volumes.chunks import chunk_dividing, chunk_within
 from ffn.volumes.coarse import coarse_shape, coarse_voxel_size, coarsen, interpolate, phases
 from ffn.volumes.convert import as_labels, as_uint8
 from ffn.volumes.open import open_image, open_labels, open_volume
@@ -16,7 +16,6 @@ from ffn.volumes.write import Hdf5Writer, WritableVolume, create_hdf5, create_hd
 
 __all__ = [
     "Hdf5Writer",
-    "PackedChunk",
     "Scale",
     "Store",
     "StoreLayout",
@@ -40,7 +39,6 @@ __all__ = [
     "open_image",
     "open_labels",
     "open_volume",
-    "pack",
     "parse_output",
     "phases",
     "pool",

@@ -13,10 +13,11 @@ from ffn.errors import GeometryError, VolumeError
 from ffn.files import atomic_path
 from ffn.geometry import ZYX, Box
 from ffn.volumes.base import VoxelSize
-from ffn.volumes.chunks import GZIP_LEVEL, PackedChunk, chunk_within
+from ffn.volumes.chunks import chunk_within
 from ffn.volumes.diskfile import DiskFile
 
 CHUNK: ZYX = (64, 64, 64)
+_GZIP = 1
 
 
 class WritableVolume:
@@ -46,16 +47,6 @@ class WritableVolume:
         if not np.can_cast(values.dtype, self.dtype, "safe"):
             raise TypeError(f"{values.dtype} does not fit into a volume of {self.dtype}")
         self._data[box.slices] = values
-        self._disk.raise_failure()
-
-    def write_packed(self, chunk: PackedChunk) -> None:
-        """Store a whole chunk that `ffn.volumes.chunks.pack` made, maybe in another process.
-
-        Raises GeometryError where it is no chunk of this volume, OSError when the disk is full.
-        """
-        if chunk.shape != self.chunk or any(a % n for a, n in zip(chunk.start, self.chunk, strict=True)):
-            raise GeometryError(f"A chunk {chunk.shape} at {chunk.start} is none of a volume with chunks {self.chunk}.")
-        self._data.id.write_direct_chunk(chunk.start, chunk.data)
         self._disk.raise_failure()
 
     def annotate(self, **attributes: Any) -> None:
@@ -94,7 +85,7 @@ class Hdf5Writer:
         """
         kind = np.dtype(dtype)
         # Grey values hardly shrink and cost time; labels shrink a hundredfold.
-        packing = {} if kind.itemsize == 1 else {"compression": "gzip", "compression_opts": GZIP_LEVEL, "shuffle": True}
+        packing = {} if kind.itemsize == 1 else {"compression": "gzip", "compression_opts": _GZIP, "shuffle": True}
         data = self._file.create_dataset(
             dataset,
             tuple(shape),

@@ -13,7 +13,7 @@ import pytest
 
 from ffn.errors import GeometryError, VolumeError
 from ffn.geometry import Box, blocks
-from ffn.volumes import PackedChunk, create_hdf5, create_hdf5_file, open_volume, pack, parse_output
+from ffn.volumes import create_hdf5, create_hdf5_file, open_volume, parse_output
 
 SHAPE = (70, 40, 90)
 LABELS = np.random.default_rng(1).integers(0, 2**63, SHAPE, dtype=np.uint64)
@@ -33,42 +33,6 @@ def test_blocks_written_are_blocks_read(tmp_path: Path) -> None:
     with h5py.File(path) as file:
         assert file["labels"].attrs["offset_zyx"].tolist() == [5, 6, 7]
     assert [p.name for p in path.parent.iterdir()] == ["a.h5"]
-
-
-def packed_file(path: Path, shape: tuple[int, int, int], block: tuple[int, int, int], dtype: type) -> np.ndarray:
-    values = np.where(np.random.default_rng(2).random(shape) < 0.5, LABELS[Box.of_shape(shape).slices], 0).astype(dtype)
-    values[: block[0], : block[1], : block[2]] = 0
-    with create_hdf5(path, "labels", shape, dtype, None, chunk=(8, 4, 16)) as volume:
-        for block_box in blocks(Box.of_shape(shape), block):
-            for chunk in pack(values[block_box.slices], block_box.start, volume.chunk, shape):
-                volume.write_packed(chunk)
-    return values
-
-
-@pytest.mark.parametrize("dtype", [np.uint64, np.uint32])
-@pytest.mark.parametrize("shape", [(32, 16, 48), (33, 18, 50), (5, 3, 7)])
-def test_chunks_packed_outside_are_read_by_hdf5(tmp_path: Path, shape: tuple[int, int, int], dtype: type) -> None:
-    path = tmp_path / "a.h5"
-    values = packed_file(path, shape, (16, 8, 16), dtype)
-    with h5py.File(path) as file:
-        np.testing.assert_array_equal(file["labels"][...], values)
-        stored = {file["labels"].id.get_chunk_info(n).chunk_offset for n in range(file["labels"].id.get_num_chunks())}
-    # Chunks of zeros take no room.
-    chunk = tuple(min(c, n) for c, n in zip((8, 4, 16), shape, strict=True))
-    assert stored == {part.start for part in blocks(Box.of_shape(shape), chunk) if values[part.slices].any()}
-
-
-def test_only_whole_chunks_are_packed_and_stored(tmp_path: Path) -> None:
-    shape, chunk = (16, 16, 20), (8, 8, 8)
-    for start, size in (((4, 0, 0), (8, 8, 8)), ((0, 0, 0), (8, 4, 8)), ((0, 0, 16), (8, 8, 3))):
-        with pytest.raises(GeometryError, match="no whole chunks"):
-            list(pack(np.ones(size, np.uint64), start, chunk, shape))
-    (good,) = pack(np.ones((8, 8, 4), np.uint64), (8, 8, 16), chunk, shape)
-    with create_hdf5(tmp_path / "a.h5", "labels", shape, np.uint64, None, chunk=(4, 8, 8)) as volume:
-        with pytest.raises(GeometryError, match="none of a volume with chunks"):
-            volume.write_packed(good)
-        with pytest.raises(GeometryError, match="none of a volume with chunks"):
-            volume.write_packed(PackedChunk((2, 0, 0), (4, 8, 8), good.data))
 
 
 def test_several_datasets_and_fill_values(tmp_path: Path) -> None:

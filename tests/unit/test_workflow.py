@@ -320,17 +320,11 @@ def test_what_rules_ask_for_as_profiles_state_it():
     ]
 
 
-def test_wall_time_of_one_look_at_a_volume_grows_with_it():
+def test_wall_time_of_the_embedded_volume_grows_with_it():
     whole = {"test": {"image": "synthetic", "labels": "synthetic"}}
     small, large = (plan(data=whole, synthetic={"shape": [size] * 3}) for size in (64, 2000))
-    assert small.minutes("evaluate") == large.minutes("evaluate") == 45  # this machine asks nobody
-    small, large = replace(small, jobs=4), replace(large, jobs=4)
-    for stage in ("synth", "evaluate"):
-        assert small.minutes(stage) == 15
-        assert large.minutes(stage) > 15
-    assert large.minutes("prepare") == 15  # its region is a part, and stays as it is
-    unknown = plan(data={"test": {"image": "absent.h5:raw", "labels": "absent.h5:labels"}})
-    assert replace(unknown, jobs=4).minutes("evaluate") == 45
+    assert small.synth_minutes == 15
+    assert large.synth_minutes > 15
 
 
 def test_processes_of_an_inference_job():

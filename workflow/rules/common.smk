@@ -44,8 +44,9 @@ else:
 if workflow.is_main_process:
     plan.batches.forget_lost()
 
-# In the rules, `depth=0` stands for all cores of a node; rules of one group must agree on it. Params that are functions of `output` or `resources` do not start a rule again when they change; the
-# param `settings` does: it holds what decides the rule's results.
+# In the rules, `depth=0` stands for all cores of a node; rules of one group must agree on it. Params that are functions
+# of `output` or `resources` do not start a rule again when they change; the param `settings` does: it holds what
+# decides the rule's results.
 
 
 wildcard_constraints:

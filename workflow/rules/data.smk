@@ -33,7 +33,7 @@ if plan.synthesises:
         resources:
             depth=0,
             mem_mb=4000,
-            runtime=plan.minutes("synth"),
+            runtime=plan.synth_minutes,
         params:
             config=lambda wildcards, output: plan.config_file,
             launch=lambda wildcards, resources: plan.launch(resources),
