@@ -423,8 +423,8 @@ print((kilobytes("VmHWM") - before) << 10)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="what a process holds is read from /proc")
 @pytest.mark.parametrize("rule", [{}, {"disconnected": "split", "min_size": 1}], ids=["keep", "split"])
 def test_a_volume_larger_than_memory(tmp_path, rule):
-    """216 MB of labels, of which no process ever holds a third."""
-    shape = (300, 300, 300)
+    """280 MB of labels, of which no process ever holds a third."""
+    shape = (327, 327, 327)
     with create_hdf5(tmp_path / "image.h5", "image", shape, np.uint8, (10.0, 10.0, 10.0)):
         pass
     values = {
