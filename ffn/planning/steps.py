@@ -1,7 +1,7 @@
 """The steps of a run's blockwise stages: their units, their work and what a worker holds.
 
-The work of a step is a number of core-nanoseconds a voxel, measured (see each) on one core of an Intel Xeon (Sapphire
-Rapids class, 2 cores shared with other machines), and scaled by the voxels of the region.
+The work of a step is a number of core-nanoseconds a voxel, measured (see each) on servers of two cores (AMD EPYC, Intel
+Xeon), and scaled by the voxels of the region.
 """
 
 from dataclasses import dataclass
@@ -60,7 +60,8 @@ def steps_of(config: Config, extent: Extent, fovs_per_s: float | None = None) ->
 
 _OVERLAPS, _LABELS, _PIECES, _TOUCHING, _RENUMBERED = 60, 190, 330, 10, 60
 """Core-nanoseconds: a voxel that sub-volumes share, and a voxel of the region in each of these steps of the assembly
-(`python benchmarks/long/assembly_throughput.py --sizes 500`)."""
+(`python benchmarks/long/assembly_throughput.py --sizes 500`): 203 were measured in all, 219 with pieces; the steps are
+rather given too much."""
 _ID, _PIECE = 1200, 1000
 """Core-nanoseconds a segment and a piece (`union_find.py`, `split_reduce.py` in benchmarks/long)."""
 _SEGMENTS, _PIECES_OF = 1 / 20_000, 1 / 10_000
