@@ -31,7 +31,7 @@ _OFFSETS = [offset for offset in product((0, 1), repeat=3) if any(offset)]
 STEPS_PER_NM = 1000
 """Depths are whole numbers of these."""
 _TOLERANCE = 1e-6
-"""Of a distance that is computed, in voxel edges."""
+"""Rounding error of a computed distance, in voxel edges."""
 
 
 @dataclass(frozen=True, order=True)
@@ -57,7 +57,7 @@ class Touching:
     """Pairs of neighbouring voxels of different segments in a block, in any order."""
 
     ids: NDArray[np.uint64]
-    """Of all segments in and around the block, ascending."""
+    """Ids of all segments in and around the block, ascending."""
     code: NDArray[np.int64]
     """Place of a < b in `ids`, as one number that sorts like (a, b)."""
     depth: NDArray[np.int64]
@@ -147,7 +147,7 @@ def shallowest(found: Touching) -> Table:
 
 
 def merged(contacts: Table) -> Table:
-    """Of each pair the shallowest places of all blocks.
+    """The shallowest places of each pair in all blocks.
 
     Args:
         contacts: Tables of `shallowest`, one behind the other, sorted by (a, b).
@@ -164,7 +164,7 @@ def merged(contacts: Table) -> Table:
 def _lowest(
     depth: NDArray[np.int64], starts: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Of groups of rows that begin at `starts`: the lowest depth of each, the rows that have it, and where those of
+    """For groups of rows that begin at `starts`: the lowest depth of each, the rows that have it, and where those of
     each group begin among these."""
     if len(starts) == 0:
         return depth, starts, starts

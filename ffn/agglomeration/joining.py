@@ -82,7 +82,7 @@ class Resegment(Task):
         return Result(columns_of(records))
 
     def note(self, result: Result) -> str:
-        """Of what this process did."""
+        """What this process has joined, and how fast it fills."""
         self._joined += int(np.count_nonzero(result.columns["joined"]))
         self._fovs += int(result.columns["fovs"].sum())
         return f"{self._joined} joined, {self._fovs / max(time.monotonic() - self._began, 1e-9):.1f} FOVs/s"

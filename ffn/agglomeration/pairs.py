@@ -33,7 +33,7 @@ SCHEMA = pa.schema(
 )
 _MADE_FROM = b"made_from"
 _BITS = 21
-"""Of a coordinate in a Morton code."""
+"""Bits of a coordinate in a Morton code."""
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,7 @@ class StoredTable:
 
     @property
     def bytes(self) -> int:
-        """Of all its files; 0 for those that are missing."""
+        """Bytes of all its files; 0 for those that are missing."""
         files = (_file(self.path, name) for name in self.names)
         return sum(file.stat().st_size for file in files if file.exists())
 
