@@ -47,6 +47,10 @@ class StageError(FFNError):
     """An output folder that belongs to another configuration, or in which another process works."""
 
 
+class HeldError(StageError):
+    """Another process works in a folder."""
+
+
 class WorkerError(FFNError):
     """Worker processes that were killed, or for which there is not enough memory."""
 

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
-from ffn.errors import StageError
+from ffn.errors import HeldError, StageError
 from ffn.files import partial_path
 from ffn.processes import ProcessId
 from ffn.progress import log
@@ -94,19 +94,19 @@ class Lock:
 
 
 @contextmanager
-def lock(path: Path, waits: bool = False, beat: Beat = BEAT) -> Iterator[Lock]:
+def lock(path: Path, waits: bool | None = None, beat: Beat = BEAT) -> Iterator[Lock]:
     """Hold the lock at `path` for the block; the file is gone afterwards, and its folder too if it was made for it.
 
     Args:
         path: A file that is nothing else.
-        waits: Whether to wait until it is free.
+        waits: Whether to wait until it is free; None = if this process waits for locks, see `wait_for_others`.
         beat: The same for all that use this lock.
 
-    Raises StageError, naming the holder, if another process holds it: at once if that is on the same machine, otherwise
+    Raises HeldError, naming the holder, if another process holds it: at once if that is on the same machine, otherwise
     when it was seen to touch the lock.
     """
     made = not path.parent.exists()
-    held = _acquire(path, waits, beat)
+    held = _acquire(path, _waits if waits is None else waits, beat)
     try:
         yield held
     finally:
@@ -162,8 +162,8 @@ def _acquire(path: Path, waits: bool, beat: Beat) -> Lock:
                 continue
             lives = last.holder is not None and last.holder.is_here
             lives = lives or seen.setdefault(last.token, last.touched_ns) != last.touched_ns
-            if lives and not (waits or _waits):
-                raise StageError(
+            if lives and not waits:
+                raise HeldError(
                     f"Another process works in {path.parent}: {last}. Wait until it ends, or stop it; then give the "
                     "same command again. What it has done is kept."
                 )

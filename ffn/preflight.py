@@ -15,7 +15,7 @@ from ffn.config.reach import lom_radius, training_margin
 from ffn.config.seeds import PolicyInvertOrigins
 from ffn.errors import ConfigError, FFNError
 from ffn.geometry import ZYX, Box
-from ffn.runs import ORIGINS, SYNTHETIC, checkpoint_files, origins_files
+from ffn.runs import ORIGINS, SYNTHETIC, checkpoint_files, has_origins
 from ffn.volumes import (
     Volume,
     VoxelSize,
@@ -286,7 +286,7 @@ def _seed_problems(config: Config) -> list[str]:
     return [
         f"inference.seed_policy: there is no folder {policy.folder} with the {ORIGINS} of an earlier run."
         for policy in config.inference.seed_policy
-        if isinstance(policy, PolicyInvertOrigins) and not origins_files(Path(policy.folder))
+        if isinstance(policy, PolicyInvertOrigins) and not has_origins(Path(policy.folder))
     ]
 
 

@@ -100,12 +100,25 @@ class RunPaths:
         """What `ffn plan --measure` found."""
         return self.root / "plan" / "speed.json"
 
+    def infer_pass(self, number: int = 0) -> Path:
+        """Folder of one pass over all sub-volumes."""
+        return self.infer / f"pass-{number}"
+
+    @property
+    def consensus(self) -> Path:
+        """Folder of what several passes agree on."""
+        return self.infer / "consensus"
+
+    def filled(self, passes: int) -> Path:
+        """Folder of the sub-volumes that are assembled, of a run of so many passes."""
+        return self.consensus if passes > 1 else self.infer_pass()
+
     def tile(self, index: int) -> Path:
-        """Folder of one sub-volume."""
+        """Folder of one sub-volume while it is being filled."""
         return self.infer / f"tile-{index:04d}"
 
     def tile_pass(self, index: int, number: int) -> Path:
-        """Folder of one of several passes over a sub-volume."""
+        """The same of one of several passes."""
         return self.tile(index) / f"pass-{number}"
 
     @property
@@ -154,12 +167,9 @@ def labels_in(folder: Path) -> str:
     return f"{older}:labels" if older.exists() else f"{folder / SEGMENTATION_STORE}/0"
 
 
-def origins_files(folder: Path) -> list[Path]:
-    """The lists of segments with their seeds below a folder: of one sub-volume, or of those of a run, where several
-    passes have folders of their own."""
-    if (folder / ORIGINS).is_file():
-        return [folder / ORIGINS]
-    return sorted([*folder.glob(f"*/{ORIGINS}"), *folder.glob(f"*/*/{ORIGINS}")])
+def has_origins(folder: Path) -> bool:
+    """Whether a folder holds lists of segments with their seeds: of one sub-volume, or of those of a run."""
+    return (folder / ORIGINS).is_file() or next(folder.glob("pass-*/ledger/*/*.jsonl"), None) is not None
 
 
 def image_uri(config: Config, region: Region) -> str:
@@ -204,9 +214,3 @@ class MarkedBatch:
         name, _, number = path.stem.partition("-pass-")
         batch = Batch.parse(name)
         return None if batch is None else cls(path, batch, int(number) if number else None)
-
-    def folders(self, paths: RunPaths) -> list[Path]:
-        """What the marker says is complete."""
-        if self.number is None:
-            return [paths.tile(index) for index in self.batch.indices]
-        return [paths.tile_pass(index, self.number) for index in self.batch.indices]

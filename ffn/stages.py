@@ -59,18 +59,18 @@ class Stage:
         self._lock: Lock | None = None
 
     @contextmanager
-    def locked(self, beat: Beat = BEAT) -> Iterator[None]:
+    def locked(self, beat: Beat = BEAT, waits: bool | None = None) -> Iterator[None]:
         """Let no other process work in the folder during the block; ask `begin` in it whether there is work.
 
-        A folder that is complete is not locked, as nothing is written there any more.
+        A folder that is complete is not locked, as nothing is written there any more. For `waits` see `lock`.
 
-        Raises StageError, saying who works there, if another process does.
+        Raises HeldError, saying who works there, if another process does.
         """
         if self.done_marker.exists():
             self.clear_lock()
             yield
             return
-        with lock(self.folder / LOCK, beat=beat) as self._lock:
+        with lock(self.folder / LOCK, waits, beat) as self._lock:
             try:
                 yield
             finally:

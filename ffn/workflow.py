@@ -29,7 +29,9 @@ from ffn.errors import ConfigError
 from ffn.files import write_text
 from ffn.fingerprint import STAGE_KEYS, trigger
 from ffn.planning.batching import SubvolumeBatches
-from ffn.planning.estimate import consensus_mb, inference_mb
+from ffn.planning.estimate import consensus_bytes, consensus_mb, inference_mb
+from ffn.planning.extent import extent_of
+from ffn.planning.steps import StepWork
 from ffn.planning.table import outlook
 from ffn.planning.walltime import synth_minutes
 from ffn.preflight import checked
@@ -307,14 +309,19 @@ class Plan:
         """Memory of a node of an inference job."""
         return inference_mb(self.config, self.jobs)
 
-    @cached_property
-    def consensus_mb(self) -> int:
-        """Memory of a consensus job, which joins one sub-volume after the other."""
-        return consensus_mb(self.config)
+    def consensus_workers(self, wildcards: Any) -> int:
+        """Sub-volumes of a batch whose passes are joined side by side."""
+        units, extent = int(wildcards.last) - int(wildcards.first) + 1, extent_of(self.config)
+        held = 0 if extent is None else consensus_bytes(extent)
+        return self.scatter.workers(StepWork("consensus", "sub_volumes", units, 0.0, max(held, 1)))
+
+    def consensus_mb(self, wildcards: Any) -> int:
+        """Memory of a job of these."""
+        return consensus_mb(self.config, self.consensus_workers(wildcards))
 
     def outlook(self) -> list[str]:
         """What inference will take, in a few lines; never an error."""
-        return outlook(self.config, self.jobs, self.batches.size)
+        return outlook(self.config, self.jobs, self.batches.size, self.scatter.step_jobs)
 
     def refusals(self, asked: Iterable[Asked]) -> list[str]:
         """What the queues of a cluster would not take of the rules that have not finished, a sentence each."""

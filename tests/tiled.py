@@ -15,6 +15,7 @@ from ffn.blockwise import BlockwiseStage, Step
 from ffn.blockwise.ledger import LedgerWriter
 from ffn.config import Assembly, parse_config
 from ffn.geometry import Box, overlapping_tiles
+from ffn.inference.kept import Keeper, copy_files, ledger_of
 from ffn.stages import Stage
 from ffn.volumes import create_hdf5, open_volume
 
@@ -41,9 +42,12 @@ def local_ids(piece, rng):
     return table[piece]
 
 
-def store(folder, index, labels, box):
+VOXELS = (10.0, 10.0, 10.0)
+
+
+def store(folder, index, labels, box, voxel_size=VOXELS):
     path = folder / f"tile-{index:04d}" / "segmentation.h5"
-    with create_hdf5(path, "labels", labels.shape, np.uint64, (10.0, 10.0, 10.0), offset=box.start) as volume:
+    with create_hdf5(path, "labels", labels.shape, np.uint64, voxel_size, offset=box.start) as volume:
         volume.write(Box.of_shape(labels.shape), labels)
     return f"{path}:labels"
 
@@ -100,8 +104,8 @@ def reassembled(folder, tiles, box, **rule):
     return written(folder, tiles, tables_of(tiles.largest_ids, same), box, **{"block": (16, 16, 16), **rule})
 
 
-def run_with_tiles(tmp_path, overlap=8, **rule):
-    """A run whose sub-volumes are finished, with known labels."""
+def run_with_tiles(tmp_path, overlap=8, how=None, **rule):
+    """A run whose sub-volumes are finished, with known labels; `how` is what `finished_tiles` takes."""
     with create_hdf5(tmp_path / "image.h5", "image", SHAPE, np.uint8, (10.0, 10.0, 10.0)):
         pass
     config = parse_config(
@@ -121,7 +125,8 @@ def run_with_tiles(tmp_path, overlap=8, **rule):
     truth, rng = voronoi()[2:], np.random.default_rng(1)
     infer = tmp_path / "results" / "joined" / "infer"
     boxes = overlapping_tiles(Box((2, 0, 0), SHAPE), (28, 24, 24), (overlap,) * 3)
-    finished_tiles(infer, boxes, (local_ids(truth[box.relative_to((2, 0, 0)).slices], rng) for box in boxes))
+    pieces = (local_ids(truth[box.relative_to((2, 0, 0)).slices], rng) for box in boxes)
+    finished_tiles(infer, boxes, pieces, **(how or {}))
     return config, truth, infer
 
 
@@ -132,8 +137,40 @@ def cells(box):
     return np.where(inside, 1 + (z // 37 * 1000 + y // 37) * 1000 + x // 37, 0)
 
 
-def finished_tiles(infer, boxes, pieces):
-    """Finished sub-volumes below the folder `infer`; `pieces` are taken one at a time."""
-    for index, (box, labels) in enumerate(zip(boxes, pieces, strict=True)):
-        store(infer, index, labels, box)
-        Stage(infer / f"tile-{index:04d}", {"box": str(box)}).finish(segments=int(labels.max()))
+def finished_tiles(
+    infer, boxes, pieces, before=lambda index, folder: None, leaves_out=(), number=0, voxel_size=VOXELS, **settings
+):
+    """Finished sub-volumes below the folder `infer`, as one pass of a run; `pieces` are taken one at a time.
+
+    Args:
+        before: Called with each finished folder, before its files go into an archive.
+        leaves_out: Sub-volumes that are not finished.
+        number: Of the pass.
+        voxel_size: Nanometres, zyx.
+        settings: Of the pass, besides its region.
+    """
+    low = tuple(min(box.start[axis] for box in boxes) for axis in range(3))
+    region = Box(low, tuple(max(box.stop[axis] for box in boxes) for axis in range(3)))
+    with Keeper(Stage(infer / f"pass-{number}", {"box": str(region), **settings}), len(boxes), "tests") as keeper:
+        for index, (box, labels) in enumerate(zip(boxes, pieces, strict=True)):
+            if index in leaves_out:
+                continue
+            store(infer, index, labels.astype(np.uint64), box, voxel_size)
+            folder = infer / f"tile-{index:04d}"
+            Stage(folder, {"box": str(box), **settings}).finish(segments=int(labels.max()))
+            before(index, folder)
+            keeper.keep(index, folder)
+
+
+def kept_files(infer):
+    """The files of all finished sub-volumes, by pass (or `consensus`), sub-volume and name; without the times, the one
+    file that may differ between two runs."""
+    found = {}
+    for stage in sorted(infer.glob("pass-*")) + sorted(infer.glob("consensus")):
+        for entry in ledger_of(stage).entries():
+            with tempfile.TemporaryDirectory() as copy:
+                copy_files(entry, Path(copy))
+                for path in Path(copy).iterdir():
+                    if path.name != "timing.json":
+                        found[f"{stage.name}/tile-{entry.unit:04d}/{path.name}"] = path.read_bytes()
+    return found

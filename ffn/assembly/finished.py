@@ -1,4 +1,4 @@
-"""Whether what is to be joined is there: finished, made for the same box, and with the settings of now."""
+"""Whether what is to be joined is there: begun with the settings of now, and finished."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,55 +6,60 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ffn.blockwise import Ledger, Step
+from ffn.blockwise.stage import KEPT
 from ffn.errors import StageError
-from ffn.geometry import Box
+from ffn.inference.kept import is_intact
 from ffn.stages import differences
 
 SHOWN = 20
 
 
 @dataclass(frozen=True)
-class Finished:
-    """What a done-marker says.
+class Begun:
+    """A pass over the sub-volumes of a run, or the consensus of several, of which some may be finished.
 
     Attributes:
-        hash: Of the settings that made the folder.
-        settings: These.
-        facts: Of the result.
+        folder: See `ffn.inference.kept`.
+        settings: With which it was begun.
+        step: Where its ledger is.
     """
 
-    hash: str
-    settings: dict[str, Any]
-    facts: dict[str, Any]
+    folder: Path
+    settings: Mapping[str, Any]
+    step: Step
+
+    def ledger(self) -> Ledger:
+        """Which sub-volumes are finished."""
+        ledger = self.step.ledger()
+        ledger.forget(lambda entry: not is_intact(entry))
+        return ledger
 
 
-def finished(folder: Path, box: Box, what: str, command: str, expected: Mapping[str, Any] | None = None) -> Finished:
-    """The done-marker of a folder.
+def begun(folder: Path, count: int, what: str, command: str, expected: Mapping[str, Any]) -> Begun:
+    """What was begun in a folder.
 
     Args:
-        folder: Of a stage.
-        box: For which it must have been made.
+        folder: See `ffn.inference.kept`.
+        count: Sub-volumes of the run.
         what: How a message calls it.
-        command: What makes it.
+        command: What fills it.
         expected: Settings of now; compared where the marker has them too.
 
-    Raises StageError where it is not finished, holds another box or was made with other settings.
+    Raises StageError where nothing was, or it was with other settings.
     """
-    marker = folder / "done.json"
+    marker = folder / "started.json"
     if not marker.exists():
         raise StageError(f"{what} is not finished: {marker} is missing. Run `{command}` first.")
     try:
         record = json.loads(marker.read_text(encoding="utf-8"))
-        found = Finished(str(record["hash"]), dict(record["settings"]), dict(record["facts"]))
-        there = str(found.settings["box"])
+        settings, digest = dict(record["settings"]), str(record["hash"])
     except (ValueError, KeyError, TypeError) as error:
         raise StageError(f"{marker} is not a marker of this workflow ({error}); {_again(folder)}.") from error
-    if there != str(box):
-        raise StageError(f"{folder} holds the box {there}, but {what} is now {box}; {_again(folder)}.")
-    now = json.loads(json.dumps(expected or {}))
-    if unlike := differences(found.settings, now, missing=False):
+    now = json.loads(json.dumps(expected))
+    if unlike := differences(settings, now, missing=False):
         raise StageError(f"{what} was made with other settings ({unlike}); {_again(folder)}.")
-    return found
+    return Begun(folder, settings, Step(folder / KEPT, digest, count))
 
 
 def _again(folder: Path) -> str:

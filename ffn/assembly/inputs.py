@@ -1,22 +1,21 @@
 """The sub-volumes of a run as they are found on disk, or all that is wrong with them in one report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from ffn.assembly.finished import Finished, finished, report
+from ffn.assembly.finished import Begun, begun, report
 from ffn.assembly.labelled import Segmented
-from ffn.assembly.passes import consensus_rule, finished_pass
+from ffn.assembly.passes import consensus_rule
+from ffn.blockwise import Entry
 from ffn.config import Config
 from ffn.errors import FFNError, StageError, VolumeError
 from ffn.geometry import Box
-from ffn.inference.results import LABELS, SEGMENTATION_FILE
-from ffn.inference.tiles import tile
+from ffn.inference.kept import labels_of
+from ffn.inference.tiles import grid_of, pass_settings, region_box
 from ffn.runs import RunPaths
-from ffn.stages import differences, settings_hash
+from ffn.stages import settings_hash
 from ffn.volumes import VoxelSize, open_volume
 
 
@@ -38,85 +37,73 @@ class SubVolumes:
 
 
 def finished_tiles(config: Config, boxes: Sequence[Box]) -> SubVolumes:
-    """Look at the markers and the headers of all sub-volumes of a run.
+    """Look at the ledger and the headers of all sub-volumes of a run.
 
-    Raises StageError, or VolumeError where markers are right but labels are not, naming all that are wrong.
+    Raises StageError, or VolumeError where the ledger is right but labels are not, naming all that are wrong.
     """
-    folders = [RunPaths.of(config).tile(index) for index in range(len(boxes))]
-    first: Finished | None = None
-    hashes, largest_ids, problems = list[str](), list[int](), list[str]()
-    segments = 0
-    for index, (folder, box) in enumerate(zip(folders, boxes, strict=True)):
-        try:
-            record = _finished(config, index, folder, box, first)
-        except StageError as error:
-            problems.append(str(error))
-            continue
-        # Of many sub-volumes, all settings would be much to hold.
-        first = first or record
-        hashes.append(record.hash)
-        segments += record.facts["segments"]
-        # Where nothing says otherwise, ids have no gaps.
-        largest_ids.append(record.facts.get("largest_id", record.facts["segments"]))
+    found = _begun(config, len(boxes))
+    ledger, several = found.ledger(), len(config.inference.all_passes) > 1
+    command = f"ffn {'consensus' if several else 'infer'} --config FILE --tile"
+    problems = [
+        f"Sub-volume {index} ({boxes[index]}) of run {config.run} is not finished. Run `{command} {index}` first."
+        for index in ledger.missing(range(len(boxes)))
+    ]
     if problems:
         raise StageError(report(problems, _bad(len(problems), boxes, config)))
-    uris = [f"{folder / SEGMENTATION_FILE}:{LABELS}" for folder in folders]
+    entries = list(ledger.entries())
+    # Where nothing says otherwise, ids have no gaps.
+    largest_ids = [_counted(entry, "largest_id", default=_counted(entry, "segments")) for entry in entries]
     sizes = list[VoxelSize | None]()
-    for uri, box in zip(uris, boxes, strict=True):
+    for entry, box in zip(entries, boxes, strict=True):
         try:
-            sizes.append(_voxel_size(uri, box))
+            sizes.append(_voxel_size(labels_of(entry), box))
         except FFNError as error:
             problems.append(str(error))
     if problems:
         raise VolumeError(report(problems, _bad(len(problems), boxes, config)))
-    digest = settings_hash({"hashes": hashes})
-    return SubVolumes(Segmented(boxes, uris, largest_ids), segments, digest, sizes[0])
+    return SubVolumes(
+        Segmented(boxes, [labels_of(entry) for entry in entries], largest_ids),
+        sum(entry.facts["segments"] for entry in entries),
+        settings_hash({"hashes": [entry.facts["hash"] for entry in entries]}),
+        sizes[0],
+    )
+
+
+def _begun(config: Config, count: int) -> Begun:
+    """The pass over the sub-volumes, or the consensus of several; StageError where it is one of other settings."""
+    paths, passes = RunPaths.of(config), len(config.inference.all_passes)
+    what = f"The inference of run {config.run}"
+    if passes == 1:
+        command = f"ffn infer --config FILE --tile 0-{count - 1}"
+        return begun(paths.infer_pass(), count, what, command, pass_settings(config, 0))
+    command = f"ffn consensus --config FILE --tile 0-{count - 1}"
+    rule = {"box": str(region_box(config)), **grid_of(config), **consensus_rule(config)}
+    found = begun(paths.consensus, count, what, command, rule)
+    joined, again = found.settings["passes"], f"Delete {found.folder} and run `{command}` again."
+    if len(joined) != passes:
+        raise StageError(f"{what} was made with inference.passes {len(joined)}, now it is {passes}. {again}")
+    for number, digest in enumerate(joined):
+        # Passes may have been deleted to make room.
+        if (paths.infer_pass(number) / "started.json").exists():
+            now = begun(paths.infer_pass(number), count, f"Pass {number}", command, pass_settings(config, number))
+            if now.step.fingerprint != digest:
+                raise StageError(f"{what} was joined from another pass {number} than the one that is there. {again}")
+    return found
 
 
 def _bad(count: int, boxes: Sequence[Box], config: Config) -> str:
     return f"{count} of the {len(boxes)} sub-volumes of run {config.run} cannot be assembled"
 
 
-def _finished(config: Config, index: int, folder: Path, box: Box, first: Finished | None) -> Finished:
-    several = len(config.inference.all_passes) > 1
-    what = f"Sub-volume {index} ({box}) of run {config.run}"
-    command = f"ffn {'consensus' if several else 'infer'} --config FILE --tile {index}"
-    again = f"Delete {folder} and run `{command}` again."
-    record = finished(folder, box, what, command, _expected(config, index, box))
-    segments = record.facts.get("segments")
-    if not isinstance(segments, int) or not isinstance(record.facts.get("largest_id", segments), int):
-        raise StageError(f"{folder / 'done.json'} does not say how many segments there are. Run `{command}` again.")
-    _require_passes(config, index, box, record, what, again)
-    if first is not None and (unlike := differences(_common(first.settings), _common(record.settings))):
+def _counted(entry: Entry, name: str, default: int | None = None) -> int:
+    """A number of a sub-volume's facts; StageError where it is none."""
+    value = entry.facts.get(name, default)
+    if not isinstance(value, int):
         raise StageError(
-            f"{what} was made with other settings than the first one ({unlike.replace('there', 'first', 1)}). {again}"
+            f"{entry.arrays.parent} does not say how many segments sub-volume {entry.unit} has ({name}: {value!r}). "
+            "Delete that folder and run the inference again."
         )
-    return record
-
-
-def _require_passes(config: Config, index: int, box: Box, record: Finished, what: str, again: str) -> None:
-    """Raise StageError where a sub-volume comes from other passes than those of now, as far as its markers tell."""
-    now, joined = len(config.inference.all_passes), record.settings.get("passes")
-    one = "inference" in record.settings
-    there = 1 if one else len(joined) if isinstance(joined, list) else now
-    if there != now:
-        raise StageError(f"{what} was made with inference.passes {there}, now it is {now}. {again}")
-    for number, digest in enumerate(joined or []):
-        # Passes may have been deleted to make room.
-        marker = RunPaths.of(config).tile_pass(index, number) / "done.json"
-        if marker.exists() and finished_pass(config, index, number, box) != digest:
-            raise StageError(f"{what} was joined from another pass {number} than the one that is there now. {again}")
-
-
-def _expected(config: Config, index: int, box: Box) -> Mapping[str, Any]:
-    if len(config.inference.all_passes) > 1:
-        return consensus_rule(config)
-    return tile(config, index, box).settings(config.of_pass(0), box)
-
-
-def _common(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What all sub-volumes of a run share."""
-    return {key: value for key, value in settings.items() if key not in ("box", "passes")}
+    return value
 
 
 def _voxel_size(uri: str, box: Box) -> VoxelSize | None:
@@ -124,6 +111,6 @@ def _voxel_size(uri: str, box: Box) -> VoxelSize | None:
         if volume.shape != box.shape or volume.dtype != np.uint64:
             raise VolumeError(
                 f"{uri} holds {volume.dtype} of the shape {volume.shape}; expected uint64 of the shape {box.shape} "
-                "(z,y,x). Delete that folder and run the inference again."
+                "(z,y,x). Delete that archive and run the inference again."
             )
         return volume.voxel_size

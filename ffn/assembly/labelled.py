@@ -85,8 +85,8 @@ class OpenLabels:
         labels = volume.read(box.relative_to(self.tiles.boxes[number].start))
         if (largest := int(labels.max())) > self.tiles.largest_ids[number]:
             raise VolumeError(
-                f"{volume.uri} holds the id {largest}, but ids up to {self.tiles.largest_ids[number]} by the done.json "
-                "beside it: the two are not of one run. Delete that folder and run the inference again."
+                f"{volume.uri} holds the id {largest}, but ids up to {self.tiles.largest_ids[number]} by the ledger of "
+                "the inference: the two are not of one run. Delete that archive and run the inference again."
             )
         return labels
 

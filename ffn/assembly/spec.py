@@ -21,6 +21,10 @@ def looks_twice(rule: Assembly) -> bool:
     return rule.disconnected == "split" or rule.min_size > 0
 
 
+CONSENSUS_BYTES = 65
+"""Of memory for a voxel of a sub-volume while its passes are joined."""
+
+
 def worker_bytes(rule: Assembly, shard: ZYX) -> int:
     """What a process holds at most: its shard, a block, and Python with its libraries."""
     return _PROCESS + prod(shard) * (_SHARD_PIECES if looks_twice(rule) else _SHARD) + prod(rule.block) * _BLOCK

@@ -84,6 +84,18 @@ class Ledger:
         self._read: dict[Path, int] = {}
         self.refresh()
 
+    @classmethod
+    def found(cls, folder: Path) -> Self | None:
+        """What is done in a folder whatever the settings were, for lists and estimates; None where that is nothing."""
+        for path in sorted(folder.glob("*/*.jsonl")):
+            try:
+                with path.open("rb") as file:
+                    head = json.loads(file.readline())
+                return cls(folder, str(head["fingerprint"]), int(head["units"]))
+            except (OSError, ValueError, KeyError, TypeError, StageError):
+                continue
+        return None
+
     def __len__(self) -> int:
         return len(self._entries)
 
@@ -198,25 +210,32 @@ class LedgerWriter:
             buffer = io.BytesIO()
             np.savez_compressed(buffer, allow_pickle=False, **columns)
             content = buffer.getvalue()
-        if self._lines is None or self._arrays is None:
-            self._lines, self._arrays = self._begin()
-        begin = self._arrays.tell()
-        if content:
-            self._arrays.write(content)
-            _flush(self._arrays)
-        entry = Entry(unit, dict(facts), Path(self._arrays.name), begin, len(content), crc32(content), redone)
+        if self._lines is None:
+            self._lines = self._begin()
+        begin = self._keep(content) if content else 0
+        path = self.folder / f"{self._name}.arrays"
+        entry = Entry(unit, dict(facts), path, begin, len(content), crc32(content), redone)
         self._lines.write(_line({name: value for name, value in vars(entry).items() if name != "arrays"}))
         _flush(self._lines)
         return entry
 
-    def _begin(self) -> tuple[io.BufferedWriter, io.BufferedWriter]:
+    def _begin(self) -> io.BufferedWriter:
         self.folder.mkdir(parents=True, exist_ok=True)
-        arrays = (self.folder / f"{self._name}.arrays").open("wb")
         lines = (self.folder / f"{self._name}.jsonl").open("wb")
         lines.write(_line({"fingerprint": self.fingerprint, "units": self.units}))
         _flush(lines)
         sync(self.folder)
-        return lines, arrays
+        return lines
+
+    def _keep(self, content: bytes) -> int:
+        """Append arrays; returns where they begin."""
+        if self._arrays is None:
+            self._arrays = (self.folder / f"{self._name}.arrays").open("wb")
+            sync(self.folder)
+        begin = self._arrays.tell()
+        self._arrays.write(content)
+        _flush(self._arrays)
+        return begin
 
     def __enter__(self) -> Self:
         return self

@@ -3,6 +3,7 @@
     <stage>/started.json         the settings that decide the result
     <stage>/steps/<step>/...     ledgers, while unfinished
     <stage>/done.json            the stage is complete
+    <stage>/ledger/...           in the place of both: of a step that keeps its ledger
 
 A stage that is run as a whole does its steps in this process or in a pool. On a cluster each job does a part of one
 step (`--step labels --part 2/5`), and its processes, one a node, take every N-th unit of that part; whoever is ready
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ffn.batches import Batch
 from ffn.blockwise.grid import part_of
 from ffn.blockwise.ledger import Ledger, LedgerWriter
 from ffn.blockwise.pool import Pool
@@ -27,6 +29,7 @@ from ffn.progress import Progress
 from ffn.stages import Stage, settings_hash
 
 STEPS = "steps"
+KEPT = "ledger"
 _REFRESH_S = 5.0
 """How often a process looks at what others have done."""
 _PATIENCE_S = 60.0
@@ -57,6 +60,19 @@ class JobPart:
 
 
 @dataclass(frozen=True)
+class Numbered:
+    """The units of a step that a job does, by number."""
+
+    numbers: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return str(Batch(self.numbers[0], self.numbers[-1]))
+
+    def units(self, count: int) -> Sequence[int]:
+        return [number for number in self.numbers if number < count]
+
+
+@dataclass(frozen=True)
 class Share:
     """What of a stage one process is to do.
 
@@ -67,7 +83,7 @@ class Share:
     """
 
     step: str | None = None
-    part: JobPart = JobPart()
+    part: JobPart | Numbered = JobPart()
     peer: Peer = ALONE
 
 
@@ -121,7 +137,8 @@ class BlockwiseStage:
     @staticmethod
     def step_of(stage: Stage, task: Task) -> Step:
         """Where the ledger of a step of this stage is."""
-        return Step(stage.folder / STEPS / task.name, settings_hash(stage.settings), len(task))
+        folder = stage.folder / KEPT if task.keeps_ledger else stage.folder / STEPS / task.name
+        return Step(folder, settings_hash(stage.settings), len(task))
 
     @property
     def steps(self) -> list[str]:
@@ -160,11 +177,13 @@ class BlockwiseStage:
 
     def _finish(self, last: Task) -> None:
         """Mark the stage complete, if the last step is."""
+        if last.keeps_ledger:
+            return
         ledger = self.step_of(self.stage, last).ledger()
         if ledger.is_complete and not self.stage.done_marker.exists():
             self.stage.finish(**(ledger[0].facts if isinstance(last, Reduce) else {}))
 
-    def _do(self, task: Task, pool: Pool, part: JobPart, peer: Peer) -> None:
+    def _do(self, task: Task, pool: Pool, part: JobPart | Numbered, peer: Peer) -> None:
         """Do the units of one part of a step that nobody has done."""
         if task is not self.tasks[0]:
             self._require(self.tasks[self.tasks.index(task) - 1], looks=peer.rank == 0)
@@ -187,7 +206,9 @@ class BlockwiseStage:
                     ledger.take(writer.add(unit, result.columns, result.facts, ledger.redone(unit)))
                     progress.advance(task.size(unit), task.note(result))
 
-    def _todo(self, task: Task, ledger: Ledger, units: range, part: JobPart, peer: Peer) -> Iterator[Iterator[int]]:
+    def _todo(
+        self, task: Task, ledger: Ledger, units: Sequence[int], part: JobPart | Numbered, peer: Peer
+    ) -> Iterator[Iterator[int]]:
         """First this process' own share, then, again and again, what others have left, until all is done."""
         yield self._undone(ledger, _begun_elsewhere(list(units[peer.rank :: peer.size]), ledger.processes), part)
         waited = time.monotonic()
@@ -202,7 +223,7 @@ class BlockwiseStage:
             # From the end: whoever left them is likely to be at the front of its own.
             yield self._undone(ledger, missing[::-1], part)
 
-    def _undone(self, ledger: Ledger, units: Sequence[int], part: JobPart) -> Iterator[int]:
+    def _undone(self, ledger: Ledger, units: Sequence[int], part: JobPart | Numbered) -> Iterator[int]:
         """Those of `units` that nobody has done by the time they are asked for."""
         looked = time.monotonic()
         for unit in units:

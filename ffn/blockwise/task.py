@@ -35,6 +35,8 @@ class Task(ABC):
         remedy: What helps where processes take too much memory.
         takes_machine: Whether a unit has all cores, or a GPU, to itself. Its units are then done in the first process,
             one after the other.
+        keeps_ledger: Whether its ledger is a part of the result and stays. The stage is then never marked complete:
+            the ledger says what is, and the next command does again what was lost.
         unit_bytes: Memory that a unit takes, where that is more than some 100 MB: a machine does as many units at once
             as fit. 0 = no matter.
     """
@@ -42,6 +44,7 @@ class Task(ABC):
     name: ClassVar[str]
     unit: ClassVar[str] = "units"
     takes_machine: ClassVar[bool] = False
+    keeps_ledger: ClassVar[bool] = False
     remedy: ClassVar[str] = "Use fewer processes."
     unit_bytes: int = 0
 

@@ -78,10 +78,20 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     _add_ranks(agreeing)
     agreeing.set_defaults(run=_consensus)
     listing = add_command(
-        commands, "tiles", "list the sub-volumes of a run's test region", "  ffn tiles --config config.yaml"
+        commands,
+        "tiles",
+        "list the sub-volumes of a run's test region, or copy the files of a finished one",
+        "  ffn tiles --config config.yaml\n  ffn tiles --config config.yaml --tile 3 --output one\n\n"
+        "The second form copies what the flood fill of sub-volume 3 left (segmentation.h5, origins.json and more) from "
+        "the run's archives into a folder.",
     )
     add_config(listing)
-    listing.set_defaults(run=_tiles)
+    listing.add_argument("--tile", type=int, metavar="K", help="copy the files of this sub-volume")
+    listing.add_argument(
+        "--pass", dest="number", type=int, metavar="P", help="of this pass (default: of what all passes agree on)"
+    )
+    listing.add_argument("--output", type=Path, metavar="DIR", help="new folder for the copy")
+    listing.set_defaults(run=lambda args: _tiles(listing, args))
     joining = add_command(
         commands,
         "assemble",
@@ -140,16 +150,20 @@ def _consensus(args: argparse.Namespace) -> None:
     from ffn.config import load_config
     from ffn.peers import Peer
 
-    config, peer = load_config(args.config), Peer.of(ranks=args.ranks)
-    for index in args.tile[peer.rank :: peer.size]:
-        join_passes(config, index)
+    join_passes(load_config(args.config), args.tile, Peer.of(ranks=args.ranks))
 
 
-def _tiles(args: argparse.Namespace) -> None:
+def _tiles(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     from ffn.config import load_config
-    from ffn.inference.tiles import tiles
+    from ffn.inference.tiles import copy_tile, tiles
 
-    boxes = tiles(load_config(args.config))
+    if (args.tile is None) != (args.output is None) or (args.number is not None and args.tile is None):
+        parser.error("--tile and --output go together, and --pass with them")
+    config = load_config(args.config)
+    if args.tile is not None:
+        copy_tile(config, args.tile, args.output, args.number)
+        return
+    boxes = tiles(config)
     print(f"{len(boxes)} sub-volume" + ("s" if len(boxes) > 1 else ""))
     for index, box in enumerate(boxes):
         print(f"{index}\t{box}")

@@ -103,10 +103,10 @@ def _plan(args: argparse.Namespace) -> None:
     if args.memory is not None:
         machine = replace(machine, memory=args.memory * 1e9)
     plan = estimate(config, machine, extent, known, config.inference.tiles_per_job)
-    advice, files = advise(config, machine, extent, known), written(config, plan, known)
     jobs = machine.jobs_at_once if args.nodes is not None else None
     site = load_site(args.site) if args.site else None
     stages = Scatter(config, RunPaths.of(config), jobs, site, None if known.speed is None else known.speed.fovs_per_s)
+    advice, files = advise(config, machine, extent, known), written(config, plan, known, stages.step_jobs)
     if args.json:
         steps = {f"{step.stage} {step.step}": stages.as_values(step) for step in stages.all_steps}
         print(json.dumps({**as_values(plan, files, advice), "steps": steps}, indent=2))

@@ -95,8 +95,13 @@ class Scatter:
 
     def megabytes(self, stage: str) -> int:
         """Memory of a node of a job of a stage: of its workers, as many as fit, and of the process that leads them."""
-        held = [self._workers(step) * step.worker_bytes for step in self.steps(stage)]
+        held = [self.workers(step) * step.worker_bytes for step in self.steps(stage)]
         return ceil((_PROCESS_BYTES + max(held)) / 1e6) if held else _UNKNOWN_MB
+
+    @property
+    def step_jobs(self) -> int:
+        """Jobs of the steps of all stages that are cut into jobs."""
+        return sum(self.parts(step) for step in self._all if self.is_scattered(step.stage))
 
     @property
     def all_steps(self) -> Sequence[StepWork]:
@@ -188,9 +193,9 @@ class Scatter:
 
     def _cores(self, step: StepWork, nodes: int | None = None) -> int:
         """Cores that work on a job of a step; a reduce has one."""
-        return 1 if step.units == 1 else self._workers(step) * (nodes or self.config.cluster.stage_nodes)
+        return 1 if step.units == 1 else self.workers(step) * (nodes or self.config.cluster.stage_nodes)
 
-    def _workers(self, step: StepWork) -> int:
+    def workers(self, step: StepWork) -> int:
         """Processes on a node."""
         if step.on_devices:
             return self.config.cluster.inference_ranks_per_node

@@ -104,7 +104,8 @@ class PolicyInvertOrigins(SeedSettings):
 
     name: Literal["PolicyInvertOrigins"] = Field("PolicyInvertOrigins", description="Of the policy.")
     folder: str = Field(
-        description="The earlier run's `results/<run>/infer`, with the same sub-volumes, or the folder of one of them."
+        description="The earlier run's `results/<run>/infer`, with the same sub-volumes, or the folder of one that was "
+        "filled alone."
     )
     pass_number: NotNegative = Field(0, description="Of the earlier run, where it made several passes.")
 

@@ -13,7 +13,7 @@ timing.json       seconds and fields of view per second of the process that fini
 """
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +22,11 @@ from ffn.files import write_json
 from ffn.geometry import Box
 from ffn.inference.canvas import Canvas
 from ffn.inference.joining import joined_ids
-from ffn.inference.scene import Scene
 from ffn.runs import ORIGINS, SEGMENTATION
 from ffn.volumes import VoxelSize, create_hdf5
+
+if TYPE_CHECKING:
+    from ffn.inference.scene import Scene
 
 LABELS = "labels"
 SEGMENTATION_FILE = SEGMENTATION
@@ -35,7 +37,7 @@ STATE_FILE = "state.npz"
 """Only while it is unfinished: where to continue."""
 
 
-def write_results(output: Path, scene: Scene, timing: dict[str, float]) -> int:
+def write_results(output: Path, scene: "Scene", timing: dict[str, float]) -> int:
     """Write all files of a sub-volume whose flood fill is finished; returns how many of its voxels have a segment."""
     canvas, framing, box = scene.canvas, scene.framing, scene.box
     ids = kept_ids(canvas)

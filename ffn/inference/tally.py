@@ -31,12 +31,12 @@ class Throughput:
 
 
 class Tally:
-    """Voxels settled and fields of view evaluated in all sub-volumes of a job."""
+    """Voxels settled and fields of view evaluated in all sub-volumes of a job, and how many of these were finished."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._began = time.monotonic()
-        self.fovs = self.segments = 0
+        self.fovs = self.segments = self.tiles = 0
 
     @property
     def seconds(self) -> float:

@@ -32,6 +32,7 @@ class Tile:
         turn: 0 sees the box as it is, each other number turned its own way.
         may_be_empty: Whether a box without seeds gives an empty result (one tile of many) or a DataError.
         seeds: Places in the image, zyx voxels, in which to begin, instead of those of `inference.seed_policy`.
+        index: Its number among the sub-volumes of a run.
     """
 
     image: str
@@ -41,6 +42,7 @@ class Tile:
     turn: int = 0
     may_be_empty: bool = False
     seeds: tuple[ZYX, ...] = ()
+    index: int = 0
 
     def place(self, config: Config) -> Box:
         """The voxels of the image. Raises GeometryError where they lie outside it or do not hold a field of view."""

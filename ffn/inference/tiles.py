@@ -2,16 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 from ffn.batches import Batch
 from ffn.config import Config
-from ffn.errors import ConfigError, GeometryError
+from ffn.errors import ConfigError, GeometryError, StageError
 from ffn.files import write_json
 from ffn.geometry import Box, overlapping_tiles
+from ffn.inference.kept import Keeper, copy_files, ledger_of
 from ffn.inference.subvolume import run_tiles
 from ffn.inference.tile import Tile
 from ffn.peers import ALONE, Peer
+from ffn.progress import log
 from ffn.runs import RunPaths, checkpoint_prefix, image_uri
+from ffn.stages import Stage
 from ffn.volumes import open_volume
 
 
@@ -45,10 +50,11 @@ def tiles(config: Config) -> list[Box]:
 
 def tile_box(config: Config, index: int) -> Box:
     """The box of one sub-volume. Raises GeometryError if there is none."""
-    return _boxes(config, [index])[0]
+    return tile_boxes(config, [index])[0]
 
 
-def _boxes(config: Config, indices: Sequence[int]) -> list[Box]:
+def tile_boxes(config: Config, indices: Sequence[int]) -> list[Box]:
+    """The boxes of these sub-volumes. Raises GeometryError if there is no such one."""
     boxes = tiles(config)
     for index in indices:
         if not 0 <= index < len(boxes):
@@ -57,22 +63,67 @@ def _boxes(config: Config, indices: Sequence[int]) -> list[Box]:
 
 
 def infer_tiles(config: Config, indices: Sequence[int], number: int = 0, peer: Peer = ALONE) -> None:
-    """Pass `number` over sub-volumes of the run, each into its folder (`run_tiles`).
+    """Pass `number` over sub-volumes of the run, which are kept as `ffn.inference.kept` says.
 
-    Of several processes each takes every so many-th of the sub-volumes, whatever is already done, so that no two ever
-    work in one folder. What they reached is written down for `ffn plan`.
+    Of several processes each takes every so many-th of the sub-volumes, and then what nobody has in hand. What they
+    reached is written down for `ffn plan`.
 
     Raises GeometryError if there is no such sub-volume, ConfigError if there is no such pass.
     """
     passes = len(config.inference.all_passes)
     if not 0 <= number < passes:
         raise ConfigError(f"There is no pass {number}: inference.passes has {passes}, so there are 0 to {passes - 1}.")
-    boxes = _boxes(config, indices)
+    boxes, batch = tile_boxes(config, indices), Batch(indices[0], indices[-1])
     jobs = [tile(config, index, box, number) for index, box in zip(indices, boxes, strict=True)]
-    done = run_tiles(config.of_pass(number), jobs[peer.rank :: peer.size], shows_progress=peer.rank == 0)
+    own = jobs[peer.rank :: peer.size]
+    others = [job for place, job in enumerate(jobs) if place % peer.size != peer.rank]
+    with Keeper(pass_stage(config, number), len(tiles(config)), str(batch)) as keeper:
+        done = run_tiles(config.of_pass(number), own, others, keeper, shows_progress=peer.rank == 0)
     if done is not None:
-        name = f"{Batch(indices[0], indices[-1])}-pass-{number}-rank-{peer.rank}.json"
+        name = f"{batch}-pass-{number}-rank-{peer.rank}.json"
         write_json(RunPaths.of(config).infer_jobs / name, asdict(done))
+
+
+def copy_tile(config: Config, index: int, output: Path, number: int | None = None) -> None:
+    """Copy the files of a finished sub-volume from its archive into the folder `output`.
+
+    Args:
+        config: Of the run.
+        index: Of the sub-volume.
+        output: A new folder.
+        number: Of a pass; None = what all passes agree on.
+
+    Raises GeometryError if there is no such sub-volume, StageError where it is not finished or the folder is not empty.
+    """
+    tile_box(config, index)
+    paths, passes = RunPaths.of(config), len(config.inference.all_passes)
+    folder = paths.filled(passes) if number is None else paths.infer_pass(number)
+    ledger = ledger_of(folder)
+    if ledger is None or index not in ledger:
+        raise StageError(f"Sub-volume {index} of run {config.run} is not finished: {folder} does not have it.")
+    copy_files(ledger[index], output)
+    log(f"{output}: the files of sub-volume {index} of run {config.run}")
+
+
+def pass_stage(config: Config, number: int) -> Stage:
+    """A pass over all sub-volumes of the run, bound to all that decides its labels."""
+    region, chosen = region_box(config), config.of_pass(number)
+    whole = tile(config, 0, region, number).stage(chosen, region)
+    return Stage(RunPaths.of(config).infer_pass(number), {**whole.settings, **grid_of(config)})
+
+
+def pass_settings(config: Config, number: int) -> dict[str, Any]:
+    """The settings of a pass but its weights, which may be gone when their work is read."""
+    region, chosen = region_box(config), config.of_pass(number)
+    return {**tile(config, 0, region, number).settings(chosen, region), **grid_of(config)}
+
+
+def grid_of(config: Config) -> dict[str, Any]:
+    """How the region is cut into sub-volumes."""
+    inference = config.inference
+    if inference.subvolume_size is None:
+        return {"subvolume_size": None}
+    return {key: getattr(inference, key) for key in ("subvolume_size", "subvolume_overlap")}
 
 
 def tile(config: Config, index: int, box: Box, number: int = 0) -> Tile:
@@ -85,4 +136,5 @@ def tile(config: Config, index: int, box: Box, number: int = 0) -> Tile:
         paths.tile_pass(index, number) if len(passes) > 1 else paths.tile(index),
         passes[number].turn,
         may_be_empty=config.inference.subvolume_size is not None,
+        index=index,
     )

@@ -6,8 +6,10 @@ from functools import cached_property
 from pathlib import Path
 
 from ffn.batches import cut
+from ffn.blockwise import Ledger
 from ffn.config import Config
 from ffn.geometry import Box, overlapping_tiles
+from ffn.inference.kept import ledger_of
 from ffn.planning.estimate import chosen_tiles_per_job
 from ffn.runs import SYNTHETIC, MarkedBatch, RunPaths
 
@@ -51,11 +53,22 @@ class SubvolumeBatches:
         return sum(not Path(marker).exists() for marker in self.markers(self.count))
 
     def forget_lost(self) -> None:
-        """Remove the markers of batches of which a sub-volume was deleted, so that they are made again."""
+        """Remove the markers of batches of which a sub-volume is lost, so that they are made again."""
+        ledgers: dict[Path, Ledger | None] = {}
         for marked in self._marked():
-            if not all((folder / "done.json").exists() for folder in marked.folders(self.paths)):
+            folder = self._kept(marked)
+            if folder not in ledgers:
+                ledgers[folder] = ledger_of(folder)
+            ledger = ledgers[folder]
+            if ledger is None or ledger.missing(marked.batch.indices):
                 with suppress(OSError):  # a dry-run may look at results that it cannot change
                     marked.path.unlink()
+
+    def _kept(self, marked: MarkedBatch) -> Path:
+        """Where the sub-volumes are kept that a marker says are finished."""
+        if marked.number is not None:
+            return self.paths.infer_pass(marked.number)
+        return self.paths.filled(len(self.config.inference.all_passes))
 
     def _marked(self) -> list[MarkedBatch]:
         found = map(MarkedBatch.read, sorted(self.paths.infer_jobs.glob("*.done")))

@@ -7,10 +7,11 @@ sub-volumes / sub-volumes a job       = jobs       jobs in turns on the nodes   
 from dataclasses import dataclass
 from math import ceil
 
+from ffn.assembly.spec import CONSENSUS_BYTES
 from ffn.config import Config
 from ffn.inference.devices import visible_gpus
 from ffn.planning.extent import Extent, extent_of
-from ffn.planning.memory import CONSENSUS, PROCESS_BYTES, concurrent_tiles, process_bytes
+from ffn.planning.memory import PROCESS_BYTES, concurrent_tiles, process_bytes
 from ffn.planning.rates import Speed, Work, expected_work, known_speed, slowest_pass
 
 SHARE_OF_WALLTIME = 0.5
@@ -189,10 +190,17 @@ def inference_mb(config: Config, jobs: int | None) -> int:
     return max(_LEAST_MB, ceil(machine.ranks * held / 1e6))
 
 
-def consensus_mb(config: Config) -> int:
-    """Memory to ask for where passes over a sub-volume are joined, at least 8 GB."""
+def consensus_mb(config: Config, workers: int = 1) -> int:
+    """Memory to ask for where the passes over so many sub-volumes are joined side by side, at least 8 GB."""
     extent = extent_of(config)
-    return _LEAST_MB if extent is None else max(_LEAST_MB, ceil((PROCESS_BYTES + CONSENSUS * extent.tile_voxels) / 1e6))
+    if extent is None:
+        return _LEAST_MB
+    return max(_LEAST_MB, ceil((PROCESS_BYTES + workers * consensus_bytes(extent)) / 1e6))
+
+
+def consensus_bytes(extent: Extent) -> int:
+    """What a process holds that joins the passes over a sub-volume."""
+    return CONSENSUS_BYTES * extent.tile_voxels
 
 
 _LEAST_MB = 8000

@@ -17,9 +17,6 @@ _BEFORE, _SEEDS, _FINE_SEEDS = 8, 16, 6
 _LISTED, _LISTING = 24, 92
 """Of policies that list every voxel: the seeds, and while they are put into order."""
 
-CONSENSUS = 65
-"""While passes over a sub-volume are joined."""
-
 
 def process_bytes(config: Config, tile: ZYX, concurrent: int = 1) -> int:
     """What a process holds that fills `concurrent` sub-volumes of shape `tile` (image voxels) side by side, at most: in

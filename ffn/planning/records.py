@@ -11,9 +11,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from ffn.blockwise import Entry
 from ffn.config import Config
 from ffn.errors import GeometryError
 from ffn.geometry import Box
+from ffn.inference.kept import ledger_of
 from ffn.runs import RunPaths
 
 _MOST = 200
@@ -48,9 +50,9 @@ class JobRecord:
 
 def tile_records(config: Config, number: int | None = None) -> list[TileRecord]:
     """The finished passes of a run, at most 200 of them: of one of its passes, or all."""
-    shown = "*" if number is None else number
-    below = f"pass-{shown}/done.json" if len(config.inference.all_passes) > 1 else "done.json"
-    found = (_tile_record(marker.parent) for marker in sorted(RunPaths.of(config).infer.glob(f"tile-*/{below}")))
+    numbers = range(len(config.inference.all_passes)) if number is None else [number]
+    ledgers = (ledger_of(RunPaths.of(config).infer_pass(number)) for number in numbers)
+    found = (_tile_record(entry) for ledger in ledgers if ledger is not None for entry in ledger.entries())
     return list(islice((record for record in found if record is not None), _MOST))
 
 
@@ -61,16 +63,14 @@ def job_records(config: Config, number: int | None = None) -> list[JobRecord]:
     return list(islice((record for record in found if record is not None), _MOST))
 
 
-def _tile_record(folder: Path) -> TileRecord | None:
-    for done in _values(folder / "done.json"):
-        try:
-            voxels, fovs = Box.parse(done["settings"]["box"]).voxels, int(done["facts"]["fovs"])
-            size = (folder / "segmentation.h5").stat().st_size
-        except (KeyError, TypeError, ValueError, GeometryError, OSError):
-            return None
-        rates = [float(timing.get("fovs_per_s", 0)) for timing in _values(folder / "timing.json") if timing.get("fovs")]
-        return TileRecord(voxels, fovs, size, rates[0] if rates and rates[0] > 0 else None)
-    return None
+def _tile_record(entry: Entry) -> TileRecord | None:
+    facts = entry.facts
+    try:
+        rate = float(facts.get("fovs_per_s", 0))
+        voxels = Box.parse(facts["box"]).voxels
+        return TileRecord(voxels, int(facts["fovs"]), int(facts["label_bytes"]), rate if rate > 0 else None)
+    except (KeyError, TypeError, ValueError, GeometryError):
+        return None
 
 
 def _job_record(path: Path) -> JobRecord | None:

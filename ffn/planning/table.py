@@ -9,16 +9,19 @@ from ffn.geometry import ZYX
 from ffn.planning.advice import warnings
 from ffn.planning.estimate import Estimate, Known, configured_machine, estimate
 from ffn.planning.extent import extent_of
-from ffn.planning.outputs import Output, outputs
+from ffn.planning.outputs import Cut, Output, outputs
 
 _UNKNOWN = "not known: nothing was measured (`ffn plan --measure` does, on the machine it runs on)"
 
 
-def written(config: Config, plan: Estimate, known: Known) -> list[Output]:
-    """What the plan leaves on disk."""
-    machine = plan.machine
+def written(config: Config, plan: Estimate, known: Known, step_jobs: int = 0) -> list[Output]:
+    """What the plan leaves on disk; `step_jobs` are those of the steps of blockwise stages."""
+    machine, cluster = plan.machine, config.cluster
     at_once = min((machine.jobs_at_once or plan.jobs), plan.jobs) * machine.job_ranks * known.concurrent(config)
-    return outputs(config, plan.extent, at_once)
+    here = machine.nodes is None
+    training_ranks = config.training.ranks if here else cluster.nodes * cluster.ranks_per_node
+    cut = Cut(plan.tiles_per_job, machine.job_ranks, at_once, training_ranks, step_jobs)
+    return outputs(config, plan.extent, cut)
 
 
 def table(
@@ -41,6 +44,7 @@ def table(
         ("memory of a node", f"{plan.node_bytes / 1e9:.1f} GB{_of_memory(plan)}"),
         *stages,
         *[(f"written: {output.name}", f"{_bytes(output.bytes)}, {output.files:,} files") for output in files],
+        ("written in all", _in_all(files)),
     ]
     if advice is not None:
         rows += [("suggested", _settings(advice)), ("", _effect(advice))]
@@ -51,7 +55,6 @@ def table(
 def short_lines(plan: Estimate, files: Sequence[Output]) -> list[str]:
     """The plan in three lines."""
     extent = plan.extent
-    kept = [output for output in files if "while running" not in output.name]
     speed = "speed not known" if plan.speed is None else f"{plan.speed.fovs_per_s:,.1f} FOVs/s of a process"
     hours = "node-hours not known" if plan.node_hours is None else f"{plan.node_hours:,.2f} node-hours"
     return [
@@ -59,19 +62,23 @@ def short_lines(plan: Estimate, files: Sequence[Output]) -> list[str]:
         f"(from {plan.work.basis}).",
         f"  {_counted(plan.jobs, 'job')} of up to {_counted(plan.tiles_per_job, 'sub-volume')}, {speed}: {hours}, "
         f"{plan.node_bytes / 1e9:.1f} GB a node.",
-        f"  Written: about {_bytes(sum(output.bytes for output in kept))} in "
-        f"{sum(output.files for output in kept):,} files. More: ffn plan --config FILE",
+        f"  Written: about {_in_all(files)}. More: ffn plan --config FILE",
     ]
 
 
-def outlook(config: Config, jobs: int | None, tiles_per_job: int) -> list[str]:
+def _in_all(files: Sequence[Output]) -> str:
+    kept = [output for output in files if "while running" not in output.name]
+    return f"{_bytes(sum(output.bytes for output in kept))}, {sum(output.files for output in kept):,} files"
+
+
+def outlook(config: Config, jobs: int | None, tiles_per_job: int, step_jobs: int = 0) -> list[str]:
     """`short_lines` of a configuration, with warnings; an estimate is no reason to stop anything, so never an error."""
     try:
         extent, known = extent_of(config), Known.of(config)
         if extent is None:
             return ["Inference: the size of the test volume is not known before it is there."]
         plan = estimate(config, configured_machine(config, jobs), extent, known, tiles_per_job)
-        return [*short_lines(plan, written(config, plan, known)), *warnings(plan)]
+        return [*short_lines(plan, written(config, plan, known, step_jobs)), *warnings(plan)]
     except FFNError as error:
         return [f"Inference: no estimate. {error}"]
 

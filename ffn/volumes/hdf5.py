@@ -8,6 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from ffn.bundles import inside, open_file
 from ffn.errors import VolumeError
 from ffn.geometry import Box
 from ffn.progress import log
@@ -40,6 +41,8 @@ def _open_file(path: Path, shown: Path) -> h5py.File:
     if path.is_dir():
         raise VolumeError(f"{shown} is a folder; expected an HDF5 file.")
     try:
+        if inside(path) is not None:
+            return _ArchivedFile(path)
         # Finished files never change, and locks fail on many parallel file systems.
         return h5py.File(path, "r", locking=False)
     except FileNotFoundError as error:
@@ -50,6 +53,22 @@ def _open_file(path: Path, shown: Path) -> h5py.File:
         raise VolumeError(
             f"{shown} is damaged or not HDF5 ({_reason(error)}); copy or download it again, or name another file."
         ) from error
+
+
+class _ArchivedFile(h5py.File):  # type: ignore[misc]  # h5py is not typed
+    """An HDF5 file in an archive (`ffn.bundles`)."""
+
+    def __init__(self, path: Path) -> None:
+        self._source = open_file(path)
+        try:
+            super().__init__(self._source, "r")
+        except BaseException:
+            self._source.close()
+            raise
+
+    def close(self) -> None:
+        super().close()
+        self._source.close()
 
 
 def _reason(error: OSError) -> str:

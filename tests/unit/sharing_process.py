@@ -1,6 +1,7 @@
 """`ffn` as one of several processes, with a small NumPy network in the place of TensorFlow's.
 
-sharing_process.py FAIL ARGUMENT...: the network of the process whose HOROVOD_RANK is FAIL breaks at its 20th look.
+sharing_process.py FAIL ARGUMENT...: the network of the process whose HOROVOD_RANK is FAIL breaks at its 20th look;
+`always`: there is none.
 """
 
 import os
@@ -23,5 +24,9 @@ class Breaking(SmallNetwork):
 executor = types.ModuleType("ffn.inference.executor")
 network = (Breaking if os.environ.get("HOROVOD_RANK") == sys.argv[1] else SmallNetwork)(2)
 executor.load_executor = lambda *_, **__: Batches(network)  # type: ignore[attr-defined]
-sys.modules[executor.__name__] = executor
-sys.exit(main(sys.argv[2:]))
+if sys.argv[1] != "always":
+    sys.modules[executor.__name__] = executor
+else:
+    sys.modules[executor.__name__] = None  # type: ignore[assignment]
+if __name__ == "__main__":  # and not in a worker process
+    sys.exit(main(sys.argv[2:]))

@@ -15,6 +15,7 @@ import rods
 import yaml
 import zarr
 from flooding import Batches, ConnectedNetwork
+from tiled import finished_tiles
 
 from ffn.agglomeration import candidates as lists
 from ffn.agglomeration import joining
@@ -428,11 +429,8 @@ def test_a_marker_that_is_none(run, network):
 def test_assembly_leaves_the_filling_to_agglomeration(tmp_path):
     image, labels = rods.rods()
     rods.make_inputs(tmp_path, image, labels)
-    tile = tmp_path / "results" / "rods" / "infer" / "tile-0000"
-    with create_hdf5(tile / "segmentation.h5", "labels", labels.shape, np.uint64, rods.VOXELS) as volume:
-        volume.write(rods.Box.of_shape(labels.shape), labels)
-    write_json(tile / "origins.json", [{"id": number} for number in range(1, 6)])
-    Stage(tile, {"box": rods.values(tmp_path)["data"]["test"]["box"]}).finish(segments=5)
+    box = rods.Box.parse(rods.values(tmp_path)["data"]["test"]["box"])
+    finished_tiles(tmp_path / "results" / "rods" / "infer", [box], [labels], voxel_size=rods.VOXELS)
     (tmp_path / "results" / "rods" / "assemble" / "done.json").unlink()
     config = configured(tmp_path, assembly={"fill_nm": 10})
     assemble(config)

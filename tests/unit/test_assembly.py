@@ -1,6 +1,7 @@
 """Global ids over the overlaps of sub-volumes."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -23,7 +24,6 @@ from ffn.assembly.run import assemble
 from ffn.errors import StageError
 from ffn.geometry import Box, overlapping_tiles
 from ffn.runs import labels_in
-from ffn.stages import Stage
 from ffn.volumes import open_volume
 
 
@@ -155,18 +155,17 @@ def test_stage(tmp_path):
 
 
 def test_stage_refuses_unfinished_and_changed_tiles(tmp_path):
-    config, _, infer = run_with_tiles(tmp_path)
-    marker = infer / "tile-0001" / "done.json"
-    content = marker.read_text()
-    marker.unlink()
+    config, _, infer = run_with_tiles(tmp_path, how={"leaves_out": (1,)})
     with pytest.raises(StageError, match=r"Sub-volume 1 .* is not finished.*--tile 1"):
         assemble(config)
-    marker.write_text(content)
+    shutil.rmtree(infer)
+    run_with_tiles(tmp_path)
     assemble(config)
-    marker.write_text(content.replace('"hash": "', '"hash": "0'))
+    shutil.rmtree(infer)
+    run_with_tiles(tmp_path, how={"checkpoint_sha256": "another"})
     with pytest.raises(StageError, match="holds results of another configuration"):
         assemble(config)
-    marker.unlink()
-    Stage(marker.parent, {"box": "0:1,0:1,0:1"}).finish(segments=1)
-    with pytest.raises(StageError, match="holds the box 0:1,0:1,0:1"):
+    marker = infer / "pass-0" / "started.json"
+    marker.write_text(marker.read_text().replace("2:30,", "0:1,"))
+    with pytest.raises(StageError, match=r"made with other settings \(box: there '0:1,"):
         assemble(config)

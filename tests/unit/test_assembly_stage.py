@@ -25,11 +25,12 @@ from ffn.cli import main
 from ffn.config import Config, parse_config
 from ffn.errors import ConfigError, DataError, StageError, VolumeError
 from ffn.geometry import Box, overlapping_tiles
+from ffn.inference.tiles import tiles as boxes_of
 from ffn.planning.extent import extent_of
-from ffn.planning.outputs import outputs
+from ffn.planning.outputs import Cut, outputs
 from ffn.preflight import check_inputs
 from ffn.runs import labels_in
-from ffn.stages import Stage, settings_hash
+from ffn.stages import settings_hash
 from ffn.volumes import create_hdf5, open_volume
 
 ROOT = Path(__file__).parents[2]
@@ -457,15 +458,20 @@ def test_a_volume_larger_than_memory(tmp_path, rule):
 
 
 def test_all_unfinished_sub_volumes_are_listed(tmp_path):
-    config, _, infer = run_with_tiles(tmp_path)
-    for index in (1, 3):
-        (infer / f"tile-{index:04d}" / "done.json").unlink()
+    config, _, _ = run_with_tiles(tmp_path, how={"leaves_out": (1, 3)})
     with pytest.raises(StageError) as told:
         assemble(config)
     lines = str(told.value).splitlines()
     assert lines[0] == "2 of the 6 sub-volumes of run joined cannot be assembled:"
     assert [line.split(" (")[0] for line in lines[1:]] == ["  - Sub-volume 1", "  - Sub-volume 3"]
     assert not folder_of(config).exists()
+
+
+def test_sub_volumes_of_a_lost_archive_are_not_finished(tmp_path):
+    config, _, infer = run_with_tiles(tmp_path)
+    next(infer.glob("pass-0/archives/*.tar")).unlink()
+    with pytest.raises(StageError, match=r"^6 of the 6 sub-volumes of run joined cannot be assembled"):
+        assemble(config)
 
 
 def test_of_many_the_first_are_listed(tmp_path):
@@ -480,46 +486,27 @@ def test_of_many_the_first_are_listed(tmp_path):
             "inference": {"checkpoint": "no", "subvolume_size": [30, 18, 18], "subvolume_overlap": [6, 6, 6]},
         }
     )
+    with pytest.raises(StageError, match=r"The inference of run many is not finished.*--tile 0-48`"):
+        assemble(config)
+    boxes = boxes_of(config)
+    pieces = (np.ones(box.shape, np.uint64) for box in boxes)
+    finished_tiles(tmp_path / "many" / "infer", boxes, pieces, leaves_out=range(1, 49))
     with pytest.raises(StageError) as told:
         assemble(config)
     lines = str(told.value).splitlines()
-    assert lines[0].startswith("49 of the 49 sub-volumes")
+    assert lines[0].startswith("48 of the 49 sub-volumes")
     assert len(lines) == 22
-    assert lines[-1] == "  - and 29 more"
+    assert lines[-1] == "  - and 28 more"
 
 
-def test_sub_volumes_made_with_other_settings_are_listed(tmp_path):
-    config, _, infer = run_with_tiles(tmp_path)
-    for index in (0, 2):
-        marker = infer / f"tile-{index:04d}" / "done.json"
-        settings = json.loads(marker.read_text())["settings"]
-        marker.unlink()
-        Stage(marker.parent, {**settings, "inference": {"segment_threshold": 0.25}}).finish(segments=9)
-    with pytest.raises(StageError) as told:
-        assemble(config)
-    text = str(told.value)
-    for index in (0, 2):
-        assert f"Sub-volume {index} " in text
-    assert text.count("inference.segment_threshold: there 0.25, now 0.6") == 2
-
-
-def test_sub_volumes_of_other_weights_are_listed(tmp_path):
-    config, _, infer = run_with_tiles(tmp_path)
-    for index, weights in enumerate(["a", "a", "b", "a", "a", "a"]):
-        marker = infer / f"tile-{index:04d}" / "done.json"
-        record = json.loads(marker.read_text())
-        marker.unlink()
-        Stage(marker.parent, {**record["settings"], "checkpoint_sha256": weights}).finish(**record["facts"])
-    with pytest.raises(
-        StageError, match=r"^Sub-volume 2 .*than the first one \(checkpoint_sha256: first 'a', now 'b'\)"
-    ):
+def test_sub_volumes_made_with_other_settings(tmp_path):
+    config, _, _ = run_with_tiles(tmp_path, how={"inference": {"segment_threshold": 0.25}})
+    with pytest.raises(StageError, match=r"inference\.segment_threshold: there 0\.25, now 0\.6"):
         assemble(config)
 
 
 def damaged(path: Path, how: str) -> None:
-    if how == "missing":
-        path.unlink()
-    elif how == "half":
+    if how == "half":
         os.truncate(path, path.stat().st_size // 2)
     elif how == "other":
         path.write_text("no labels")
@@ -532,16 +519,17 @@ def damaged(path: Path, how: str) -> None:
 @pytest.mark.parametrize(
     ("how", "expected"),
     [
-        ("missing", "There is no file"),
         ("half", "is damaged or not HDF5"),
         ("other", "is damaged or not HDF5"),
         ("small", r"holds uint64 of the shape \(5, 5, 5\); expected uint64 of the shape \(28, 24, 24\)"),
     ],
 )
 def test_damaged_labels_are_named(tmp_path, how, expected):
-    config, _, infer = run_with_tiles(tmp_path)
-    for index in (1, 2):
-        damaged(infer / f"tile-{index:04d}" / "segmentation.h5", how)
+    def damage(index, folder):
+        if index in (1, 2):
+            damaged(folder / "segmentation.h5", how)
+
+    config, _, _ = run_with_tiles(tmp_path, how={"before": damage})
     with pytest.raises(VolumeError, match=expected) as told:
         assemble(config)
     for index in (1, 2):
@@ -551,13 +539,17 @@ def test_damaged_labels_are_named(tmp_path, how, expected):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_labels_that_are_damaged_inside(tmp_path, capfd, workers):
-    config, _, infer = run_with_tiles(tmp_path, workers=workers)
-    path = infer / "tile-0002" / "segmentation.h5"
-    with h5py.File(path) as file:
-        place = file["labels"].id.get_chunk_info(0).byte_offset
-    with path.open("r+b") as file:
-        file.seek(place + 20)
-        file.write(b"\0" * 40)
+    def damage(index, folder):
+        if index != 2:
+            return
+        path = folder / "segmentation.h5"
+        with h5py.File(path) as file:
+            place = file["labels"].id.get_chunk_info(0).byte_offset
+        with path.open("r+b") as file:
+            file.seek(place + 20)
+            file.write(b"\0" * 40)
+
+    config, _, _ = run_with_tiles(tmp_path, how={"before": damage}, workers=workers)
     values = tmp_path / "config.yaml"
     values.write_text(yaml.safe_dump(config.model_dump(mode="json")))
     assert main(["assemble", "--config", str(values)]) == 2
@@ -566,29 +558,34 @@ def test_labels_that_are_damaged_inside(tmp_path, capfd, workers):
     assert "Traceback" not in told
 
 
+def with_facts(number, **facts):
+    """For `finished_tiles`: other facts in the marker of one sub-volume."""
+
+    def change(index, folder):
+        if index == number:
+            marker = folder / "done.json"
+            marker.write_text(json.dumps({**json.loads(marker.read_text()), "facts": facts}))
+
+    return {"before": change}
+
+
 def test_labels_of_another_run(tmp_path):
-    config, _, infer = run_with_tiles(tmp_path)
-    marker = infer / "tile-0003" / "done.json"
-    record = json.loads(marker.read_text())
-    marker.unlink()
-    Stage(marker.parent, record["settings"]).finish(segments=2)
-    with pytest.raises(VolumeError, match=r"tile-0003.* holds the id \d+, but ids up to 2 by the done\.json"):
+    config, _, _ = run_with_tiles(tmp_path, how=with_facts(3, segments=2))
+    with pytest.raises(VolumeError, match=r"tile-0003.* holds the id \d+, but ids up to 2 by the ledger"):
         assemble(config)
 
 
 @pytest.mark.parametrize("facts", [{}, {"segments": "9"}, {"segments": 9, "largest_id": "9"}])
-def test_a_marker_that_counts_nothing(tmp_path, facts):
-    config, _, infer = run_with_tiles(tmp_path)
-    marker = infer / "tile-0003" / "done.json"
-    marker.write_text(json.dumps({**json.loads(marker.read_text()), "facts": facts}))
-    with pytest.raises(StageError, match=r"tile-0003/done\.json does not say how many segments there are"):
+def test_a_ledger_that_counts_nothing(tmp_path, facts):
+    config, _, _ = run_with_tiles(tmp_path, how=with_facts(3, **facts))
+    with pytest.raises(StageError, match=r"pass-0.*does not say how many segments sub-volume 3 has"):
         assemble(config)
 
 
 def test_a_broken_marker(tmp_path):
     config, _, infer = run_with_tiles(tmp_path)
-    (infer / "tile-0001" / "done.json").write_text("{")
-    with pytest.raises(StageError, match=r"tile-0001/done\.json is not a marker"):
+    (infer / "pass-0" / "started.json").write_text("{")
+    with pytest.raises(StageError, match=r"pass-0/started\.json is not a marker"):
         assemble(config)
 
 
@@ -620,5 +617,5 @@ def test_groups_are_few_and_cover_all():
 def test_the_plan_counts_the_files(finished):
     config, expected = finished["keep"]
     extent = extent_of(config)
-    (planned,) = [output.files for output in outputs(config, extent, 0) if output.name == "assembled volume"]
+    (planned,) = [output.files for output in outputs(config, extent, Cut()) if output.name == "assembled volume"]
     assert planned == len(expected)

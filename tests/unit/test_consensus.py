@@ -5,18 +5,18 @@ import shutil
 
 import numpy as np
 import pytest
-from stopping import refused_while_locked
+from tiled import finished_tiles
 
 from ffn.assembly.consensus import Pieces, agreed, attractions, contract
 from ffn.assembly.passes import join_passes
 from ffn.assembly.run import assemble
+from ffn.bundles import open_file
 from ffn.cli import main
 from ffn.config import parse_config
 from ffn.errors import StageError
 from ffn.geometry import Box
-from ffn.inference.results import write_labels
-from ffn.inference.tiles import tile
-from ffn.stages import Stage
+from ffn.inference.kept import folder_of, ledger_of
+from ffn.inference.tiles import pass_settings
 from ffn.volumes import create_hdf5, open_volume
 
 
@@ -134,11 +134,19 @@ def test_contraction_is_the_greedy_one(seed):
     assert got == literal_contraction(12, dict(zip(pairs, weights, strict=True)))
 
 
+SHAPE = (10, 10, 40)
+BOX = Box.of_shape(SHAPE)
+
+
+def filled(infer, number, labels, **settings):
+    """A finished pass over the only sub-volume."""
+    finished_tiles(infer, [BOX], [labels], number=number, **settings)
+
+
 @pytest.fixture
 def run(tmp_path):
-    """A run of two passes over one sub-volume, both finished, the second with a leak."""
-    shape = (10, 10, 40)
-    with create_hdf5(tmp_path / "image.h5", "image", shape, np.uint8, (10.0, 10.0, 10.0)):
+    """A run of three passes over one sub-volume, all finished, the second with a leak."""
+    with create_hdf5(tmp_path / "image.h5", "image", SHAPE, np.uint8, (10.0, 10.0, 10.0)):
         pass
     config = parse_config(
         {
@@ -149,60 +157,64 @@ def run(tmp_path):
             "inference": {"checkpoint": "unused", "passes": 3, "min_segment_size": 100},
         }
     )
-    truth = np.zeros(shape, np.uint32)
+    truth = np.zeros(SHAPE, np.uint32)
     truth[..., :19], truth[..., 21:] = 1, 2
-    leak = np.ones(shape, np.uint32)
+    leak, infer = np.ones(SHAPE, np.uint32), tmp_path / "results/agree/infer"
     for number, labels in enumerate((truth, leak, truth)):
-        folder = tmp_path / "results/agree/infer/tile-0000" / f"pass-{number}"
-        folder.mkdir(parents=True)
-        write_labels(folder / "segmentation.h5", labels, Box.of_shape(shape), (10.0, 10.0, 10.0))
-        Stage(folder, {"box": str(Box.of_shape(shape)), "pass": number}).finish()
-    return config, truth, tmp_path / "results/agree/infer/tile-0000"
+        filled(infer, number, labels)
+    return config, truth, infer
+
+
+def agreed_in(infer):
+    """Labels, and the list of objects."""
+    folder = folder_of(ledger_of(infer / "consensus")[0])
+    with open_volume(f"{folder}/segmentation.h5:labels") as labels, open_file(folder / "origins.json") as origins:
+        assert (labels.dtype, labels.voxel_size) == (np.uint64, (10.0, 10.0, 10.0))
+        return labels[...], json.load(origins)
 
 
 def test_stage(run):
-    config, truth, folder = run
-    join_passes(config, 0)
-    with open_volume(f"{folder}/segmentation.h5:labels") as labels:
-        assert (labels.dtype, labels.voxel_size) == (np.uint64, (10.0, 10.0, 10.0))
-        np.testing.assert_array_equal(labels[...], truth)
-    assert json.loads((folder / "origins.json").read_text()) == [
-        {"id": 1, "voxels": 1900},
-        {"id": 2, "voxels": 1900},
-    ]
-    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-    join_passes(config, 0)
-    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+    config, truth, infer = run
+    join_passes(config, [0])
+    labels, origins = agreed_in(infer)
+    np.testing.assert_array_equal(labels, truth)
+    assert origins == [{"id": 1, "voxels": 1900}, {"id": 2, "voxels": 1900}]
+    before = {path: path.stat().st_mtime_ns for path in infer.rglob("*")}
+    join_passes(config, [0])
+    assert {path: path.stat().st_mtime_ns for path in infer.rglob("*")} == before
 
 
-def test_one_process_joins_the_passes_of_a_sub_volume(run):
-    config, _, folder = run
-    refused_while_locked(folder, lambda: join_passes(config, 0))
+def test_what_is_lost_is_joined_again(run):
+    config, truth, infer = run
+    join_passes(config, [0])
+    (archive,) = infer.glob("consensus/archives/*.tar")
+    archive.unlink()
+    join_passes(config, [0])
+    np.testing.assert_array_equal(agreed_in(infer)[0], truth)
 
 
 @pytest.mark.parametrize(("majority", "objects"), [(0.625, 1), (0.7, 2)])
 def test_the_configured_majority_decides(run, majority, objects):
-    config, _, folder = run
-    shape = (10, 10, 40)
-    write_labels(folder / "pass-2/segmentation.h5", np.ones(shape, np.uint32), Box.of_shape(shape), (10.0, 10.0, 10.0))
-    join_passes(changed(config, majority=majority), 0)
-    assert len(json.loads((folder / "origins.json").read_text())) == objects
+    config, _, infer = run
+    shutil.rmtree(infer / "pass-2")
+    filled(infer, 2, np.ones(SHAPE, np.uint32))
+    join_passes(changed(config, majority=majority), [0])
+    assert len(agreed_in(infer)[1]) == objects
     with pytest.raises(StageError, match=rf"majority: there {majority}, now 0\.8"):
-        join_passes(changed(config, majority=0.8), 0)
+        join_passes(changed(config, majority=0.8), [0])
 
 
 def test_split_consensus_of_the_passes(run):
-    config, truth, folder = run
+    config, truth, infer = run
     config = config.model_copy(
         update={"inference": config.inference.model_copy(update={"consensus": "split", "split_min_size": 100})}
     )
-    join_passes(config, 0)
-    with open_volume(f"{folder}/segmentation.h5:labels") as volume:
-        labels = volume[...]
+    join_passes(config, [0])
+    labels, origins = agreed_in(infer)
     np.testing.assert_array_equal(labels, truth)
-    assert [record["id"] for record in json.loads((folder / "origins.json").read_text())] == [1, 2]
+    assert [record["id"] for record in origins] == [1, 2]
     with pytest.raises(StageError, match="holds results of another configuration"):
-        join_passes(run[0], 0)
+        join_passes(run[0], [0])
 
 
 def listed(config, *passes):
@@ -212,38 +224,40 @@ def listed(config, *passes):
 
 
 def test_a_pass_is_compared_with_its_own_settings(run):
-    config, _, folder = run
+    config, truth, infer = run
     config = listed(config, {}, {"turn": 5, "reverse_seeds": True}, {"quality": "fast", "network": {"depth": 12}})
     for number in range(3):
-        chosen = config.of_pass(number)
-        settings = tile(config, 0, Box((0, 0, 0), (10, 10, 40)), number).settings(chosen, Box((0, 0, 0), (10, 10, 40)))
-        (folder / f"pass-{number}" / "done.json").unlink()
-        Stage(folder / f"pass-{number}", settings).finish()
-    join_passes(config, 0)
+        shutil.rmtree(infer / f"pass-{number}")
+        filled(infer, number, truth, **{k: v for k, v in pass_settings(config, number).items() if k != "box"})
+    join_passes(config, [0])
     other = listed(config, {}, {"turn": 5}, {"quality": "fast", "network": {"depth": 12}})
     with pytest.raises(StageError, match=r"Pass 1 .* other settings \(inference\.reverse_seeds"):
-        join_passes(other, 0)
+        join_passes(other, [0])
 
 
 def test_stage_refuses_unfinished_and_foreign_passes(run):
-    config, _, folder = run
-    marker = folder / "pass-1" / "done.json"
-    content = marker.read_text()
-    marker.unlink()
+    config, truth, infer = run
+    (archive,) = infer.glob("pass-1/archives/*.tar")
+    content = archive.read_bytes()
+    archive.unlink()
     with pytest.raises(StageError, match=r"Pass 1 over sub-volume 0 .* --tile 0 --pass 1"):
-        join_passes(config, 0)
-    Stage(marker.parent, {"box": "0:1,0:1,0:1"}).finish()
-    with pytest.raises(StageError, match="holds the box 0:1,0:1,0:1"):
-        join_passes(config, 0)
-    marker.write_text(content)
-    join_passes(config, 0)
-    marker.write_text(content.replace('"hash": "', '"hash": "0'))
+        join_passes(config, [0])
+    archive.write_bytes(content)
+    join_passes(config, [0])
+    shutil.rmtree(infer / "pass-1")
+    with pytest.raises(StageError, match=r"Pass 1 over the sub-volumes of run agree is not finished"):
+        join_passes(config, [0])
+    filled(infer, 1, truth, checkpoint_sha256="of other weights")
     with pytest.raises(StageError, match="holds results of another configuration"):
-        join_passes(config, 0)
+        join_passes(config, [0])
+    marker = infer / "pass-1" / "started.json"
+    marker.write_text(marker.read_text().replace(str(BOX), "0:1,0:1,0:1"))
+    with pytest.raises(StageError, match=r"other settings \(box: there '0:1,0:1,0:1'"):
+        join_passes(config, [0])
 
 
 def test_assembly_names_the_consensus_that_is_missing(run):
-    with pytest.raises(StageError, match=r"Sub-volume 0 .* is not finished.*`ffn consensus .* --tile 0`"):
+    with pytest.raises(StageError, match=r"run agree is not finished.*`ffn consensus .* --tile 0-0`"):
         assemble(run[0])
 
 
@@ -252,36 +266,25 @@ def changed(config, **inference):
 
 
 def test_assembly_refuses_another_consensus(run):
-    config, _, folder = run
-    join_passes(config, 0)
+    config, truth, infer = run
+    join_passes(config, [0])
     for change, problem in (
-        ({"consensus": "split"}, r"Sub-volume 0 .*consensus: there 'vote', now 'split'"),
-        ({"passes": 2}, r"Sub-volume 0 .* was made with inference\.passes 3, now it is 2\. Delete"),
-        ({"passes": 1}, r"Sub-volume 0 .* was made with inference\.passes 3, now it is 1\. Delete"),
+        ({"consensus": "split"}, r"consensus: there 'vote', now 'split'"),
+        ({"passes": 2}, r"was made with inference\.passes 3, now it is 2\. Delete"),
     ):
         with pytest.raises(StageError, match=problem):
             assemble(changed(config, **change))
-    marker = folder / "pass-1" / "done.json"
-    content = marker.read_text()
-    marker.write_text(content.replace('"hash": "', '"hash": "0'))
-    with pytest.raises(StageError, match="was joined from another pass 1 than the one that is there now"):
+    shutil.rmtree(infer / "pass-1")
+    filled(infer, 1, truth, checkpoint_sha256="of other weights")
+    with pytest.raises(StageError, match="was joined from another pass 1 than the one that is there"):
         assemble(config)
-    marker.unlink()
-    Stage(marker.parent, {"box": "0:10,0:10,0:40", "inference": {"segment_threshold": 0.3}}).finish()
+    shutil.rmtree(infer / "pass-1")
+    filled(infer, 1, truth, inference={"segment_threshold": 0.3})
     with pytest.raises(StageError, match=r"Pass 1 .*segment_threshold: there 0\.3"):
         assemble(config)
     for number in range(3):
-        shutil.rmtree(folder / f"pass-{number}")
+        shutil.rmtree(infer / f"pass-{number}")
     assemble(config)
-
-
-def test_assembly_of_passes_refuses_a_sub_volume_of_one(run):
-    config, _, folder = run
-    single = changed(config, passes=1)
-    box = Box((0, 0, 0), (10, 10, 40))
-    Stage(folder, tile(single, 0, box).settings(single, box)).finish(segments=2)
-    with pytest.raises(StageError, match=r"was made with inference\.passes 1, now it is 3"):
-        assemble(config)
 
 
 def test_a_box_alone_has_no_passes(capsys):

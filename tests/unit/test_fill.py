@@ -3,7 +3,7 @@
 import edt
 import numpy as np
 import pytest
-from tiled import labelled
+from tiled import finished_tiles, labelled
 
 from ffn.assembly.fill import fill
 from ffn.assembly.labelled import Segmented
@@ -13,7 +13,6 @@ from ffn.config import Assembly, parse_config
 from ffn.errors import ConfigError
 from ffn.geometry import Box
 from ffn.runs import labels_in
-from ffn.stages import Stage
 from ffn.volumes import create_hdf5, open_volume
 
 ISOTROPIC = (10.0, 10.0, 10.0)
@@ -116,11 +115,10 @@ def finished_run(tmp_path, voxel_size):
         "inference": {"checkpoint": "unused"},
         "assembly": {"fill_nm": 1000, "workers": 1},
     }
-    folder = tmp_path / "results" / "filled" / "infer" / "tile-0000"
-    with create_hdf5(folder / "segmentation.h5", "labels", labels.shape, np.uint64, voxel_size) as volume:
-        volume.write(Box.of_shape(labels.shape), np.where(labels == 7, 2, (labels != 0).astype(np.uint64)))
-    Stage(folder, {"box": str(Box.of_shape(labels.shape))}).finish(segments=2)
-    return parse_config(values), folder.parents[1] / "assemble"
+    results, box = tmp_path / "results" / "filled", Box.of_shape(labels.shape)
+    filled = np.where(labels == 7, 2, (labels != 0).astype(np.uint64))
+    finished_tiles(results / "infer", [box], [filled], voxel_size=voxel_size)
+    return parse_config(values), results / "assemble"
 
 
 def test_assembly_fills(tmp_path):

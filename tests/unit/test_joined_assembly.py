@@ -9,8 +9,10 @@ import ffn.inference.executor
 from ffn.assembly.run import assemble
 from ffn.config import parse_config
 from ffn.geometry import Box
+from ffn.inference.kept import Keeper
 from ffn.inference.subvolume import run_tile
 from ffn.inference.tile import Tile
+from ffn.inference.tiles import pass_stage
 from ffn.runs import RunPaths
 from ffn.volumes import create_hdf5, open_volume
 
@@ -55,6 +57,8 @@ def test_ids_of_joined_objects_leave_gaps(tmp_path, monkeypatch):
     with open_volume(f"{folder / 'segmentation.h5'}:labels") as volume:
         np.testing.assert_array_equal(np.unique(volume[...]), [0, 1, 3])
 
+    with Keeper(pass_stage(config, 0), 1, "tests") as keeper:
+        keeper.keep(0, folder)
     assemble(config)
     assembled = RunPaths.of(config).assemble
     facts = json.loads((assembled / "equivalences.json").read_text())

@@ -9,8 +9,8 @@ PACKAGE = Path(__file__).resolve().parents[2] / "ffn"
 
 # From the bottom of the dependencies up; docs/architecture.md draws it.
 LAYERS = [
-    "errors", "geometry", "batches", "peers", "processes", "files", "progress", "locks", "stages", "attempts",
-    "blockwise",
+    "errors", "geometry", "batches", "peers", "processes", "files", "bundles", "progress", "locks", "stages",
+    "attempts", "blockwise",
     "config", "runs", "fingerprint", "volumes", "sources", "synthetic", "prepare", "preflight",
     "model", "training", "inference", "exchange", "assembly", "agglomeration", "evaluation", "export", "report",
     "scaling", "planning", "cluster", "workflow", "cli",

@@ -10,7 +10,10 @@ import pytest
 import yaml
 from exported import make_run
 
+from ffn.blockwise.ledger import LedgerWriter
 from ffn.cli import main
+from ffn.cluster.scatter import Scatter
+from ffn.cluster.site import load_site
 from ffn.config import parse_config
 from ffn.config.inference import FEWER_FOVS, LEAST_UNSEEN
 from ffn.errors import PlanError
@@ -30,7 +33,7 @@ from ffn.planning.estimate import (
 from ffn.planning.extent import Extent, extent_of
 from ffn.planning.measure import measure_speed
 from ffn.planning.memory import PROCESS_BYTES, process_bytes
-from ffn.planning.outputs import outputs
+from ffn.planning.outputs import Cut, outputs
 from ffn.planning.rates import Speed, Work, expected_work, known_speed, slowest_pass, store_speed, to_measure
 from ffn.planning.table import outlook, table, written
 from ffn.runs import RunPaths
@@ -48,14 +51,19 @@ def configured(tmp_path: Path, base: dict = LARGE, **sections):
     return parse_config({**base, "results": str(tmp_path / "results"), **merged})
 
 
-def finished(config, index: int, box: str, fovs: int, label_bytes: int, rate: float | None = None) -> None:
+def finished(
+    config, index: int, box: str, fovs: int, label_bytes: int, rate: float | None = None, number: int = 0
+) -> None:
     """Leave what a finished sub-volume leaves that a plan reads."""
-    folder = RunPaths.of(config).tile(index)
-    folder.mkdir(parents=True)
-    (folder / "done.json").write_text(json.dumps({"settings": {"box": box}, "facts": {"fovs": fovs}}))
-    (folder / "segmentation.h5").write_bytes(bytes(label_bytes))
+    folder = RunPaths.of(config).infer_pass(number)
+    archive = folder / "archives" / "one.tar"
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    archive.touch()
+    facts = {"box": box, "fovs": fovs, "label_bytes": label_bytes, "archive": archive.name, "end": 0}
     if rate is not None:
-        (folder / "timing.json").write_text(json.dumps({"fovs": fovs, "seconds": fovs / rate, "fovs_per_s": rate}))
+        facts["fovs_per_s"] = rate
+    with LedgerWriter(folder / "ledger" / f"{index}", "settings", 1000) as writer:
+        writer.add(index, {}, facts)
 
 
 def reached(config, name: str, **values) -> None:
@@ -107,11 +115,7 @@ def test_published_work_is_scaled(tmp_path, network, inference, factor):
 def test_work_of_passes_that_differ_is_known_for_each(tmp_path):
     config = configured(tmp_path, inference={"passes": [{}, {"quality": "fast"}]})
     for number, fovs in ((0, 30), (1, 6)):
-        folder = RunPaths.of(config).tile_pass(0, number)
-        folder.mkdir(parents=True)
-        done = {"settings": {"box": "0:10,0:10,0:10"}, "facts": {"fovs": fovs}}
-        (folder / "done.json").write_text(json.dumps(done))
-        (folder / "segmentation.h5").touch()
+        finished(config, 0, "0:10,0:10,0:10", fovs, 0, number=number)
         expected = (0.03 + (0.006 if number else 25_799 / 250**3 / FEWER_FOVS["fast"])) / 2
         assert expected_work(config).fovs_per_voxel == pytest.approx(expected)
     assert expected_work(config).basis == "1 finished sub-volume of this run"
@@ -157,21 +161,24 @@ def test_speed_is_of_jobs_before_sub_volumes_before_a_measurement(tmp_path):
     assert known_speed(config) == Speed(80.0, 32, "2 jobs of this run")
 
 
-@pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"tiles": 1}', '{"settings": {"box": "no box"}, "facts": {"fovs": 1}}']
-)
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"tiles": 1}', '{"fingerprint": "a", "units": 9}\n{"unit": 0}\n'])
 def test_records_that_cannot_be_read_are_left_out(tmp_path, text):
     config = configured(tmp_path)
-    folder = RunPaths.of(config).tile(0)
-    folder.mkdir(parents=True)
-    (folder / "done.json").write_text(text)
-    (folder / "segmentation.h5").touch()
+    ledger = RunPaths.of(config).infer_pass() / "ledger" / "0000-0000" / "one.jsonl"
+    ledger.parent.mkdir(parents=True)
+    ledger.write_text(text)
     RunPaths.of(config).infer_jobs.mkdir()
     (RunPaths.of(config).infer_jobs / "0000-0000.json").write_text(text)
     RunPaths.of(config).speed.parent.mkdir()
     RunPaths.of(config).speed.write_text(text)
     assert "published run" in expected_work(config).basis
     assert known_speed(config) is None
+
+
+def test_facts_of_a_sub_volume_that_tell_nothing_are_left_out(tmp_path):
+    config = configured(tmp_path)
+    finished(config, 0, "no box", 30, 100)
+    assert "published run" in expected_work(config).basis
 
 
 # --- extent
@@ -269,31 +276,60 @@ def test_files_of_layers_are_those_that_are_written(tmp_path, monkeypatch, edge)
     monkeypatch.setattr(shards, "_EDGES", ())
     monkeypatch.setattr(shards, "_LARGEST_EDGE", edge)
     config = make_run(tmp_path, chunk=[8, 16, 16], mips=4, workers=1)
-    (layers,) = (o for o in outputs(config, extent_of(config), 1) if o.name == "layers for Neuroglancer")
+    (layers,) = (o for o in outputs(config, extent_of(config), Cut()) if o.name == "layers for Neuroglancer")
     folder = export_run(config)
     assert layers.files == len([path for path in folder.rglob("*") if path.is_file()])
 
 
 def test_a_huge_volume_has_few_files(tmp_path):
     config = configured(tmp_path, data={**LARGE["data"], "test": {"image": "x.h5:y", "box": "0:10000,0:10000,0:10000"}})
-    (layers,) = (o for o in outputs(config, extent_of(config), 1) if o.name == "layers for Neuroglancer")
+    (layers,) = (o for o in outputs(config, extent_of(config), Cut()) if o.name == "layers for Neuroglancer")
     # Image and segmentation: a thousand shards in each of four levels, and `info`; a state and two markers.
     assert layers.files == 2 * (4 * 1000 + 1) + 3
 
 
 def test_written_sub_volumes_are_as_dense_as_those_that_are_finished(tmp_path):
     config = configured(tmp_path)
-    extent = extent_of(config)
-    by_name = {output.name: output for output in outputs(config, extent, 5)}
-    tiles = by_name["sub-volumes"]
-    assert tiles.files == 7 * extent.count
-    assert tiles.bytes == pytest.approx(0.14 * extent.filled, rel=0.02)
+    extent, cut = extent_of(config), Cut(at_once=5)
+    by_name = {output.name: output for output in outputs(config, extent, cut)}
+    assert by_name["sub-volumes"].bytes == pytest.approx(0.14 * extent.filled, rel=0.02)
     assert by_name["saved states, while running"].files == 5
     finished(config, 0, "0:10,0:10,0:10", 30, 500)
-    denser = {output.name: output for output in outputs(config, extent, 5)}["sub-volumes"]
+    denser = {output.name: output for output in outputs(config, extent, cut)}["sub-volumes"]
     assert denser.bytes == pytest.approx(0.5 * extent.filled, rel=0.02)
-    passes = configured(tmp_path, inference={"passes": 3})
-    assert {o.name: o for o in outputs(passes, extent, 5)}["sub-volumes"].files == (3 * 7 + 4) * extent.count
+
+
+def test_files_of_sub_volumes_follow_from_jobs_and_processes(tmp_path):
+    """A marker, and for each job its marker and its log; for each process an archive of up to 32, ledger and record."""
+    extent = replace(extent_of(configured(tmp_path)), count=200)
+
+    def files(cut, passes=1):
+        config = configured(tmp_path, inference={"passes": passes})
+        return {output.name: output.files for output in outputs(config, extent, cut)}["sub-volumes"]
+
+    assert files(Cut(tiles_per_job=1)) == 1 + 200 * (2 + 3)
+    assert files(Cut(tiles_per_job=64, ranks=4)) == 1 + 4 * 2 + 4 * 4 * 3
+    assert files(Cut(tiles_per_job=200)) == 1 + 2 + (7 + 2)
+    # And of the consensus a marker, a job with a ledger, and at most an archive for each sub-volume.
+    assert files(Cut(tiles_per_job=200), passes=3) == 3 * (1 + 2 + 9) + 1 + 3 + 200
+
+
+@pytest.mark.parametrize("site", ["theta", "polaris", "slurm"])
+def test_a_run_of_ten_thousand_cubed_has_fewer_than_100_000_files(tmp_path, site):
+    """Three passes, agglomeration, scores and all layers, on a thousand nodes."""
+    sections = {
+        "data": {"test": {"image": "x.h5:y", "labels": "x.h5:z", "box": "0:10000,0:10000,0:10000"}},
+        "inference": {"passes": 3, "subvolume_size": [500, 500, 500], "subvolume_overlap": [64, 64, 64]},
+        "agglomeration": {"enabled": True},
+    }
+    config = configured(tmp_path, {**LARGE, "agglomeration": {}}, **sections)
+    found, extent = known(0.0017, 500.0), extent_of(config)
+    plan = estimate(config, configured_machine(config, 1000), extent, found)
+    stages = Scatter(config, RunPaths.of(config), 1000, load_site(site), 500.0)
+    files = {output.name: output.files for output in written(config, plan, found, stages.step_jobs)}
+    del files["saved states, while running"]
+    assert extent.count == 23**3
+    assert sum(files.values()) < 100_000
 
 
 # --- advice
@@ -455,7 +491,8 @@ def test_json(config_file, capsys):
     assert (values["jobs"], values["job_s"], values["total_s"]) == (3, 5120.0, 5120.0)
     assert values["node_hours"] == pytest.approx(3 * 5120 / 3600)
     assert set(values["written"]) == {
-        "sub-volumes", "saved states, while running", "assembled volume", "layers for Neuroglancer",
+        "embedded volume", "sub-volumes", "saved states, while running", "assembled volume", "layers for Neuroglancer",
+        "scores, report, logs",
     }  # fmt: skip
     assert values["suggested"]["subvolume_size"] == [32, 32, 32]  # the largest of which each of three nodes gets one
 

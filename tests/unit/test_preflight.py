@@ -269,9 +269,9 @@ def test_origins_of_an_earlier_run_are_there(here: Path) -> None:
     assert problem == (
         "inference.seed_policy: there is no folder earlier/infer with the origins.json of an earlier run."
     )
-    (here / "earlier/infer/tile-0000").mkdir(parents=True)
+    (here / "earlier/infer/pass-0/ledger/0000-0001").mkdir(parents=True)
     assert len(check_inputs(config(good_data(), inference=inference))) == 1
-    (here / "earlier/infer/tile-0000/origins.json").write_text("[]")
+    (here / "earlier/infer/pass-0/ledger/0000-0001/one.jsonl").write_text("{}")
     assert check_inputs(config(good_data(), inference=inference)) == []
 
 

@@ -10,10 +10,12 @@ from flooding import Batches, SmallNetwork, blobs, literal_flood
 
 from ffn.assembly.passes import join_passes
 from ffn.assembly.split_consensus import split_consensus
+from ffn.bundles import open_file
 from ffn.cli import main
 from ffn.config import Config, parse_config
 from ffn.errors import DataError, GeometryError, StageError, VolumeError
 from ffn.geometry import Box
+from ffn.inference.kept import folder_of, ledger_of
 from ffn.inference.options import FloodOptions
 from ffn.inference.scene import Scene
 from ffn.inference.state import save_state
@@ -332,18 +334,21 @@ def test_passes_of_several_kinds_become_one_segmentation(tmp_path, image, checkp
         "data": {"test": {"image": image}, "voxel_size": [10] * 3},
     }
     config = parse_config({**values, "inference": {**VALUES["inference"], **inference, "passes": passes}})
-    folder = RunPaths.of(config).tile(0)
+    paths = RunPaths.of(config)
     for number, differences in enumerate(passes):
         infer_tiles(config, [0], number)
         turn, network = differences.get("turn", 0), differences.get("network", {})
         own = {key: value for key, value in differences.items() if key not in ("turn", "network")}
         alone = configured(network, **{**own, "checkpoint": "unused"})
         run_tile(alone, Tile(image, checkpoint, None, tmp_path / f"alone-{number}", turn=turn))
-        np.testing.assert_array_equal(labels_of(folder / f"pass-{number}"), labels_of(tmp_path / f"alone-{number}"))
-    join_passes(config, 0)
-    labels = labels_of(folder)
+        kept = folder_of(ledger_of(paths.infer_pass(number))[0])
+        np.testing.assert_array_equal(labels_of(kept), labels_of(tmp_path / f"alone-{number}"))
+    join_passes(config, [0])
+    agreed = folder_of(ledger_of(paths.consensus)[0])
+    labels = labels_of(agreed)
     assert labels.shape == SHAPE
-    assert 0 < labels.max() == len(records(folder))
+    with open_file(agreed / "origins.json") as file:
+        assert 0 < labels.max() == len(json.load(file))
     if consensus == "split":
-        everything = [labels_of(folder / f"pass-{number}") for number in range(len(passes))]
+        everything = [labels_of(folder_of(ledger_of(paths.infer_pass(number))[0])) for number in range(len(passes))]
         np.testing.assert_array_equal(labels > 0, split_consensus(everything, 50) > 0)

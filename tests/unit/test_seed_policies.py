@@ -11,10 +11,12 @@ import pytest
 from scipy import ndimage
 from skimage.feature import peak_local_max
 from skimage.morphology import disk
+from tiled import finished_tiles
 
 from ffn.config import Inference
 from ffn.config.seeds import SEED_POLICIES
 from ffn.errors import DataError
+from ffn.files import write_json
 from ffn.geometry import Box
 from ffn.inference.seeds import FineImage, SeedView, seed_policy
 from ffn.prepare.seeds import coarse_seeds, peak_seeds
@@ -383,22 +385,19 @@ def test_origins_in_pooled_voxels_keep_their_order(tmp_path):
 
 def test_origins_of_the_same_sub_volume_and_pass(tmp_path):
     boxes = [Box((0, 0, 0), (9, 9, 9)), Box((5, 0, 0), (14, 9, 9))]
-    write_origins(tmp_path / "tile-0000", {1: (1, 1, 1)}, box=str(boxes[0]), **{"pass": 0})
+    pieces = [np.ones(box.shape, np.uint64) for box in boxes]
     for number in (0, 1):
-        folder = tmp_path / "tile-0001" / f"pass-{number}"
-        # Neither is turned, as where they only differ in the order of their seeds.
-        write_origins(folder, {1: (2, 2, number)}, box=str(boxes[1]), **{"pass": 0})
-    # What several passes agree on has no seeds.
-    (tmp_path / "tile-0001" / "origins.json").write_text('[{"id": 1, "voxels": 4}]')
-    (tmp_path / "tile-0001" / "started.json").write_text(
-        json.dumps({"hash": "", "settings": {"box": str(boxes[1]), "passes": 2}})
-    )
+
+        def begun(index, folder, number=number):
+            write_json(folder / "origins.json", [{"id": 1, "seed_zyx": (index, 2, number)}])
+
+        finished_tiles(tmp_path, boxes, pieces, before=begun, number=number, leaves_out=[0] if number else [])
     policy = {"name": "PolicyInvertOrigins", "folder": str(tmp_path)}
     seen = [view(np.zeros((9, 9, 9)), box=box) for box in boxes]
-    assert seeds_of(policy, seen[0]) == [(1, 1, 1)]
-    assert seeds_of(policy, seen[1]) == [(2, 2, 0)]
-    assert seeds_of({**policy, "pass_number": 1}, seen[1]) == [(2, 2, 1)]
-    with pytest.raises(DataError, match="holds 4 segmentations, 0 of which are pass 1 over the box 0:9,0:9,0:9"):
+    assert seeds_of(policy, seen[0]) == [(0, 2, 0)]
+    assert seeds_of(policy, seen[1]) == [(1, 2, 0)]
+    assert seeds_of({**policy, "pass_number": 1}, seen[1]) == [(1, 2, 1)]
+    with pytest.raises(DataError, match=r"pass 1 in .* has 1 sub-volumes, none of them with the box 0:9,0:9,0:9"):
         seeds_of({**policy, "pass_number": 1}, seen[0])
 
 

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import yaml
 from flooding import blobs
+from tiled import kept_files
 
+from ffn.cli import main
 from ffn.geometry import Box
 from ffn.volumes import create_hdf5
 
@@ -71,14 +73,14 @@ def alone(config: Path, *more: str) -> str:
     return text
 
 
+def infer_of(config: Path) -> Path:
+    return config.parent / "results" / "shared" / "infer"
+
+
 def files(config: Path) -> dict[str, bytes]:
-    """Contents of all that is in the sub-volumes' folders but the times."""
-    folder = config.parent / "results" / "shared" / "infer"
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.glob("tile-*/**/*"))
-        if path.is_file() and path.name != "timing.json"
-    }
+    """Contents of all files of finished sub-volumes but the times."""
+    assert not list(infer_of(config).glob("tile-*")), "folders of unfinished sub-volumes"
+    return kept_files(infer_of(config))
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +89,7 @@ def single(inputs, tmp_path_factory) -> dict[str, bytes]:
     alone(config)
     found = files(config)
     assert len([name for name in found if name.endswith("done.json")]) == 5
-    assert any(json.loads(found[f"tile-{index:04d}/origins.json"]) for index in range(5))
+    assert any(json.loads(found[f"pass-0/tile-{index:04d}/origins.json"]) for index in range(5))
     return found
 
 
@@ -97,17 +99,16 @@ def test_three_processes_leave_what_one_does(inputs, single, tmp_path):
     assert [code for code, _ in ended] == [0, 0, 0], ended
     assert files(config) == single
     first, second, third = (text for _, text in ended)
-    assert [name for name in ("tile-0000", "tile-0003") if f"{name}: " in first] == ["tile-0000", "tile-0003"]
-    assert ("tile-0001: " in second, "tile-0000: " in second) == (True, False)
-    assert "tile-0002: " in third
     assert "voxels/s" in first, "progress"
     assert "voxels/s" not in second + third, "progress of one process only"
-    jobs = config.parent / "results" / "shared" / "infer" / "jobs"
-    reached = [json.loads((jobs / f"0000-0004-pass-0-rank-{rank}.json").read_text()) for rank in range(3)]
-    assert [job["tiles"] for job in reached] == [2, 2, 1]
+    reached = [
+        json.loads((infer_of(config) / f"jobs/0000-0004-pass-0-rank-{rank}.json").read_text()) for rank in range(3)
+    ]
+    assert sum(job["tiles"] for job in reached) == 5, "none was filled twice"
     assert sum(job["fovs"] for job in reached) == sum(
-        json.loads(single[f"tile-{index:04d}/done.json"])["facts"]["fovs"] for index in range(5)
+        json.loads(single[f"pass-0/tile-{index:04d}/done.json"])["facts"]["fovs"] for index in range(5)
     )
+    assert len(list(infer_of(config).glob("pass-0/archives/*.tar"))) <= 3
 
 
 @pytest.mark.slow
@@ -118,19 +119,15 @@ def test_more_processes_than_sub_volumes(inputs, single, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_process_that_fails_leaves_the_others_their_results_and_the_next_start_ends_the_rest(
-    inputs, single, tmp_path
-):
+def test_what_a_process_that_fails_leaves_is_done_by_the_others(inputs, single, tmp_path):
     config = configured(inputs, tmp_path)
-    ended = together(config, 3, fail="1")
-    assert [code for code, _ in ended] == [0, 2, 0]
-    assert "ffn: error: The network broke." in ended[1][1]
-    done = {name for name in files(config) if name.endswith("done.json")}
-    assert done == {f"tile-{index:04d}/done.json" for index in (0, 2, 3)}
-    again = together(config, 2)  # another number of them
-    assert [code for code, _ in again] == [0, 0]
+    broken = start(config, 1, 3, fail="1")
+    text = broken.communicate()[0]
+    assert broken.returncode == 2
+    assert "ffn: error: The network broke." in text
+    others = [start(config, rank, 3) for rank in (0, 2)]
+    assert [(process.communicate()[0], process.returncode)[1] for process in others] == [0, 0]
     assert files(config) == single
-    assert "is already complete" in again[0][1]
 
 
 @pytest.mark.slow
@@ -143,7 +140,45 @@ def test_passes_and_their_consensus_are_shared(inputs, tmp_path):
     process = start(theirs, None, 1, what="consensus")
     assert (process.communicate()[0], process.returncode)[1] == 0
     assert files(ours) == files(theirs)
-    assert "tile-0004/done.json" in files(ours)
+    assert "consensus/tile-0004/done.json" in files(ours)
+
+
+def test_complete_folders_are_taken_in_without_the_network(inputs, single, tmp_path):
+    """Of a process that was killed then, or of a version before there were archives."""
+    config = configured(inputs, tmp_path)
+    for name, content in single.items():
+        path = infer_of(config) / Path(name).relative_to("pass-0")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    process = start(config, None, 1, fail="always")
+    text = process.communicate()[0]
+    assert process.returncode == 0, text
+    assert "5 of 5 sub-volumes are already complete" in text
+    assert files(config) == single
+
+
+def test_what_a_lost_archive_held_is_filled_again(inputs, single, tmp_path):
+    config = configured(inputs, tmp_path)
+    alone(config)
+    (archive,) = infer_of(config).glob("pass-0/archives/*.tar")
+    os.truncate(archive, archive.stat().st_size // 2)
+    text = alone(config)
+    assert "sub-volumes are already complete" in text
+    assert files(config) == single
+
+
+def test_the_files_of_one_sub_volume(inputs, single, tmp_path):
+    config = configured(inputs, tmp_path)
+    alone(config)
+    for output in ("one", "again"):
+        command = ["tiles", "--config", str(config), "--tile", "3", "--output", str(tmp_path / output)]
+        assert main(command) == 0
+    assert main(command) == 2, "the folder is not empty"
+    assert main([*command[:-3], "9", "--output", str(tmp_path / "none")]) == 2
+    names = {Path(name).name for name in single if "tile-0003" in name}
+    assert {path.name for path in (tmp_path / "one").iterdir()} == {*names, "timing.json"}
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == single[f"pass-0/tile-0003/{name}"]
 
 
 def test_ranks_have_to_be_those_that_were_started(inputs, tmp_path):

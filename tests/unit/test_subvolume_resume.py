@@ -14,20 +14,22 @@ import pytest
 import yaml
 from flooding import Batches, SmallNetwork, blobs, literal_flood
 from scipy import ndimage
+from tiled import kept_files
 
 from ffn.cli import main
 from ffn.config import Config, parse_config
 from ffn.errors import CheckpointError, DataError, GeometryError, StageError
 from ffn.geometry import Box
 from ffn.inference.canvas import Canvas
+from ffn.inference.kept import Keeper
 from ffn.inference.options import FloodOptions
-from ffn.inference.scene import Scene
 from ffn.inference.state import save_state
 from ffn.inference.subvolume import run_tile, run_tiles
 from ffn.inference.tile import Tile
 from ffn.locks import lock
 from ffn.model.orientation import Orientation
 from ffn.prepare.seeds import coarse_seeds, peak_seeds
+from ffn.stages import Stage
 from ffn.volumes import create_hdf5, open_volume
 
 ROOT = Path(__file__).parents[2]
@@ -226,16 +228,19 @@ def test_tiles_side_by_side_are_the_same_as_one_after_the_other(tmp_path, inputs
     executor = type(sys)("ffn.inference.executor")
     executor.load_executor = lambda *_, **__: network
     monkeypatch.setitem(sys.modules, executor.__name__, executor)
-    tiles = [Tile(*inputs, box, tmp_path / f"{number}") for number, box in enumerate(boxes)]
+    tiles = [Tile(*inputs, box, tmp_path / f"{number}", index=number) for number, box in enumerate(boxes)]
     asked = []
     executor.load_executor = lambda *_, **how: asked.append(how) or network
-    run_tiles(configured(concurrent=concurrent, batch_size=batch_size), tiles)
+    with Keeper(Stage(tmp_path / "infer" / "pass-0", {}), len(tiles), "job") as keeper:
+        run_tiles(configured(concurrent=concurrent, batch_size=batch_size), tiles, [], keeper)
     assert [(how["batch_size"], how["most"]) for how in asked] == [(batch_size, min(concurrent, len(tiles)))]
     assert max(network.sizes) == min(concurrent, batch_size, len(tiles))
+    found = kept_files(tmp_path / "infer")
     for number, box in enumerate(boxes):
         network.batch_size = 1
         run_tile(configured(), Tile(*inputs, box, tmp_path / "alone" / f"{number}"))
-        assert contents(tmp_path / "alone" / f"{number}") == contents(tmp_path / f"{number}")
+        alone = contents(tmp_path / "alone" / f"{number}")
+        assert {f"pass-0/tile-{number:04d}/{name}": content for name, content in alone.items()}.items() <= found.items()
 
 
 def turned(grey, orientation, rim):
@@ -330,17 +335,15 @@ def test_only_one_process_works_in_a_folder(tmp_path, inputs, undisturbed):
 
 
 def test_who_waited_for_the_lock_finds_the_work_done(tmp_path, inputs, undisturbed, small_network, monkeypatch):
-    """Another process finishes while this one reads the image."""
-    output = tmp_path / "other"
-    read = Scene.of.__func__
+    """Another process finishes while this one waits."""
+    output, locked = tmp_path / "other", Stage.locked
 
-    def slow(*args):
-        scene = read(Scene, *args)
+    def after_another(*args, **how):
         if not output.exists():
             shutil.copytree(undisturbed, output)
-        return scene
+        return locked(*args, **how)
 
-    monkeypatch.setattr(Scene, "of", slow)
+    monkeypatch.setattr(Stage, "locked", after_another)
     run_tile(configured(), Tile(*inputs, None, output))
     assert contents(output) == contents(undisturbed)
     assert (output / "timing.json").read_bytes() == (undisturbed / "timing.json").read_bytes()

@@ -70,7 +70,9 @@ def test_commands(values, tmp_path, capsys):
     assert main(["infer", "--config", str(config), "--tile", "0"]) == 2
     assert "There is no checkpoint" in capsys.readouterr().err
     assert main(["assemble", "--config", str(config)]) == 2
-    assert "Sub-volume 0 (0:40,0:50,0:40) of run tiled is not finished" in capsys.readouterr().err
+    assert "The inference of run tiled is not finished" in capsys.readouterr().err
+    assert main(["tiles", "--config", str(config), "--tile", "0", "--output", str(tmp_path / "one")]) == 2
+    assert "Sub-volume 0 of run tiled is not finished" in capsys.readouterr().err
     assert not (tmp_path / "results").exists()
 
 
@@ -81,3 +83,6 @@ def test_incomplete_command_lines(values, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["infer", "--config", "c.yaml", "--tile", "1", "--output", "out"])
     assert "--output cannot be combined with --tile" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["tiles", "--config", "c.yaml", "--tile", "1"])
+    assert "--tile and --output go together" in capsys.readouterr().err

@@ -2,12 +2,15 @@
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from ffn.blockwise.ledger import LedgerWriter
 from ffn.cluster.resources import Asked, asked_of
 from ffn.config import load_config
 from ffn.config.load import default_config_file
@@ -120,14 +123,21 @@ def test_passes_are_jobs_of_their_own_before_the_sub_volume_is_done():
     assert "{number}" in thrice.pass_log
 
 
+def filled(folder: Path, numbers: Iterable[int], **facts: Any) -> None:
+    """Leave what tells that sub-volumes are finished, each in an archive of its own."""
+    (folder / "archives").mkdir(parents=True, exist_ok=True)
+    for number in numbers:
+        (folder / "archives" / f"{number}.tar").touch()
+        with LedgerWriter(folder / "ledger" / f"{number}", "settings", 6) as writer:
+            writer.add(number, {}, {"archive": f"{number}.tar", "end": 0, **facts})
+
+
 @pytest.fixture
 def six_tiles(tmp_path) -> Plan:
     """A run of six sub-volumes, with markers as if the batches 0-1 and 2-3 were finished."""
     made = plan(results=str(tmp_path), data={"test": {"image": "synthetic"}}, inference={"tiles_per_job": 2})
     assert made.batches.count == 6
-    for index in range(4):
-        made.paths.tile(index).mkdir(parents=True)
-        (made.paths.tile(index) / "done.json").touch()
+    filled(made.paths.infer_pass(), range(4))
     made.paths.infer_jobs.mkdir()
     for name in ("0000-0001.done", "0002-0003.done", "0000-0001-pass-0-rank-0.json"):
         (made.paths.infer_jobs / name).touch()
@@ -152,7 +162,7 @@ def test_finished_batches_stay_as_they_are_and_the_rest_is_cut_as_asked(six_tile
 def test_a_batch_of_which_a_sub_volume_was_deleted_is_made_again(six_tiles):
     six_tiles.batches.forget_lost()
     assert len(list(six_tiles.paths.infer_jobs.glob("*.done"))) == 2
-    (six_tiles.paths.tile(2) / "done.json").unlink()
+    (six_tiles.paths.infer_pass() / "archives" / "2.tar").unlink()
     six_tiles.batches.forget_lost()
     assert [path.name for path in six_tiles.paths.infer_jobs.glob("*.done")] == ["0000-0001.done"]
     assert names(with_tiles_per_job(six_tiles, 6)) == ["0000-0001", "0002-0005"]
@@ -164,13 +174,11 @@ def test_finished_passes_are_batches_too(six_tiles):
     for path in six_tiles.paths.infer_jobs.glob("*.done"):
         path.unlink()
     made = Plan.of(values, "config.yaml", inputs=False)
-    for index in (2, 3, 4):
-        made.paths.tile_pass(index, 1).mkdir(parents=True)
-        (made.paths.tile_pass(index, 1) / "done.json").touch()
+    filled(made.paths.infer_pass(1), (2, 3, 4))
     (made.paths.infer_jobs / "0002-0004-pass-1.done").touch()
     made.batches.forget_lost()
     assert names(made) == ["0000-0001", "0002-0004", "0005-0005"]
-    (made.paths.tile_pass(3, 1) / "done.json").unlink()
+    (made.paths.infer_pass(1) / "archives" / "3.tar").unlink()
     made.batches.forget_lost()
     assert names(made) == ["0000-0005"]
 
@@ -187,11 +195,7 @@ def test_sub_volumes_of_a_job_follow_from_speed_and_wall_time(tmp_path, monkeypa
     assert tiles(None, inference={"ranks": 3}) == 3
     made = plan(**values)
     # 64,000 voxels of 40x40x64 and 0.1 FOVs each: 10,240 FOVs in 1,024 s, of half an hour in the wall time.
-    for index in range(2):
-        made.paths.tile(index).mkdir(parents=True)
-        done = {"settings": {"box": "0:40,0:40,0:64"}, "facts": {"fovs": 10240}}
-        (made.paths.tile(index) / "done.json").write_text(json.dumps(done))
-        (made.paths.tile(index) / "segmentation.h5").touch()
+    filled(made.paths.infer_pass(), range(2), box="0:40,0:40,0:64", fovs=10240, label_bytes=0)
     made.paths.infer_jobs.mkdir()
     reached = {"tiles": 1, "concurrent": 1, "fovs": 1000, "seconds": 100}
     (made.paths.infer_jobs / "0000-0001-pass-0-rank-0.json").write_text(json.dumps(reached))

@@ -3,12 +3,19 @@
 import json
 import os
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 from calling import ROOT, Snakemake
+from tiled import kept_files
 
+from ffn.blockwise import Entry
+from ffn.config import load_config
+from ffn.inference.kept import archives_of, ledger_of
+from ffn.planning.extent import extent_of
+from ffn.planning.outputs import Cut, outputs
 from ffn.runs import labels_in
 from ffn.volumes import open_volume
 
@@ -32,6 +39,12 @@ def written(path: Path) -> tuple[int, int]:
     return path.stat().st_ino, path.stat().st_mtime_ns
 
 
+def finished_in(run: Path, name: str = "pass-0") -> dict[int, Entry]:
+    """The sub-volumes of a pass, or of the consensus, that are finished."""
+    ledger = ledger_of(run / "infer" / name)
+    return {} if ledger is None else {entry.unit: entry for entry in ledger.entries()}
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Snakemake:
     """An undisturbed run."""
@@ -52,12 +65,30 @@ def test_every_stage_leaves_its_files(finished):
     run = finished.folder / RUN
     for name in (
         "synth/volume.h5", "prepare/seeds.csv", "prepare/coordinates.h5", "train/model.ckpt.index", "train/curves.csv",
-        "infer/tile-0000/segmentation.h5", "infer/tile-0001/origins.json", "assemble/segmentation.zarr/0/zarr.json",
+        "infer/pass-0/started.json", "assemble/segmentation.zarr/0/zarr.json",
         "evaluate/scores.json", "export/image/info", "export/segmentation/info", "export/truth/info",
         "export/state.json", "report/curves.png", "report/overlay.png", "report/scores.md",
         "logs/train.log",
     ):  # fmt: skip
         assert (run / name).is_file(), name
+    assert sorted(finished_in(run)) == [0, 1]
+    assert not list(run.glob("infer/tile-*"))
+
+
+def test_the_plan_counts_the_files_of_every_stage(finished):
+    """For a run of two sub-volumes, each a job of one process."""
+    run, config = finished.folder / RUN, load_config(TINY)
+    planned = {output.name: output.files for output in outputs(config, extent_of(config), Cut())}
+    del planned["saved states, while running"]
+    with_logs = {"synth": "embedded volume", "prepare": "prepared volumes", "train": "training", "infer": "sub-volumes"}
+    kinds = {**with_logs, "assemble": "assembled volume", "export": "layers for Neuroglancer"}
+    there = Counter()
+    for path in run.rglob("*"):
+        if path.is_file():
+            stage, *more = path.relative_to(run).parts
+            of_log = with_logs.get(more[0].removesuffix(".log"), "") if stage == "logs" else ""
+            there[of_log or kinds.get(stage, "scores, report, logs")] += 1
+    assert there == planned
 
 
 def test_second_run_does_nothing(finished):
@@ -93,9 +124,8 @@ def test_several_passes_are_jobs_and_what_they_agree_on_is_assembled(copied):
         shutil.rmtree(run / stage)
     done = chain(copied, "--config", 'inference={"passes": 2, "mirror": True}')
     assert done.returncode == 0, done.stdout
-    for tile in ("tile-0000", "tile-0001"):
-        for folder in ("", "pass-0", "pass-1"):
-            assert (run / "infer" / tile / folder / "done.json").is_file(), f"{tile}/{folder}"
+    for name in ("pass-0", "pass-1", "consensus"):
+        assert sorted(finished_in(run, name)) == [0, 1]
     assert labels_of(run, "assemble").shape == (40, 64, 64)
     again = chain(copied, "--config", 'inference={"passes": 2, "mirror": True}')
     assert "Nothing to be done" in again.stdout
@@ -141,15 +171,18 @@ def test_processes_that_share_a_batch_leave_the_same_files(finished, copied):
 
 def test_a_sub_volume_that_was_deleted_is_made_again_and_its_neighbour_kept(copied):
     run = copied.folder / RUN
-    shutil.rmtree(run / "infer/tile-0001")
-    kept = written(run / "infer/tile-0000/done.json")
+    entries = finished_in(run)
+    lost, kept = (archives_of(entry) / entry.facts["archive"] for entry in (entries[1], entries[0]))
+    lost.unlink()
+    before = written(kept)
     shutil.rmtree(run / "assemble")
     for stage in ("evaluate", "export", "report"):
         shutil.rmtree(run / stage)
     done = chain(copied, "--config", 'inference={"tiles_per_job": 2}')
     assert done.returncode == 0, done.stdout
-    assert (run / "infer/tile-0001/done.json").is_file()
-    assert written(run / "infer/tile-0000/done.json") == kept
+    now = finished_in(run)
+    assert (now[0], now[1].redone) == (entries[0], 1)
+    assert written(kept) == before
 
 
 def test_changed_export_repeats_only_the_export(copied):
@@ -193,14 +226,14 @@ def test_killed_batch_goes_on_whatever_the_next_batches_are(finished, tmp_path, 
     first = chain(caller, "--config", f'inference={{{cut}, "tiles_per_job": 3}}')
     assert first.returncode != 0
     assert told.exists(), first.stdout
-    whole = sorted(path.parent.name for path in run.glob("infer/tile-*/done.json"))
+    whole = finished_in(run)
     assert whole, "something was finished before the kill"
     assert len(whole) < 4
-    kept = {name: written(run / "infer" / name / "done.json") for name in whole}
     second = chain(caller, "--config", f'inference={{{cut}, "tiles_per_job": {tiles}}}')
     assert second.returncode == 0, second.stdout
-    assert {name: written(run / "infer" / name / "done.json") for name in whole} == kept
-    assert len(list(run.glob("infer/tile-*/done.json"))) == 4
+    now = finished_in(run)
+    assert {number: now[number] for number in whole} == whole
+    assert len(now) == 4
     assert labels_of(run, "assemble").shape == (40, 64, 64)
     again = chain(caller, "--config", f'inference={{{cut}, "tiles_per_job": 4}}')
     assert "Nothing to be done" in again.stdout
@@ -247,7 +280,8 @@ def test_mistake_is_not_repeated(copied):
 def _assert_same_results(ours: Path, theirs: Path) -> None:
     for name in (
         "prepare/seeds.csv", "train/curves.csv", "train/model.ckpt.data-00000-of-00001",
-        "infer/tile-0000/origins.json", "evaluate/scores.json", "report/scores.md",
+        "evaluate/scores.json", "report/scores.md",
     ):  # fmt: skip
         assert (ours / name).read_bytes() == (theirs / name).read_bytes(), name
+    assert kept_files(ours / "infer") == kept_files(theirs / "infer")
     np.testing.assert_array_equal(labels_of(ours, "assemble"), labels_of(theirs, "assemble"))

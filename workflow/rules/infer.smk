@@ -60,8 +60,10 @@ if plan.joins_passes:
             plan.log("infer/{first}-{last}-consensus"),
         conda:
             "../../envs/ffn.yaml"
+        threads: lambda wildcards: plan.consensus_workers(wildcards)
         resources:
-            mem_mb=lambda wildcards: plan.consensus_mb,
+            depth=0,
+            mem_mb=plan.consensus_mb,
             runtime=plan.config.cluster.runtime_minutes,
         params:
             config=lambda wildcards, output: plan.config_file,

@@ -1,29 +1,29 @@
 """Seeds of an earlier segmentation, the last segment first: for a consensus of both orders.
 
 folder/origins.json                    one sub-volume, or
-folder/*/origins.json                  those of a run, or
-folder/*/*/origins.json                of a run with several passes: found by the box in their started.json
+folder/pass-0/                         those of a run (`ffn.inference.kept`): found by the box
 """
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ffn.bundles import open_file
 from ffn.config.seeds import PolicyInvertOrigins
 from ffn.errors import DataError
 from ffn.geometry import Box
+from ffn.inference.kept import folder_of, ledger_of
 from ffn.inference.seeds.view import Seeds, SeedView
 from ffn.prepare.seeds import in_coarse_voxels
-from ffn.runs import ORIGINS, origins_files
+from ffn.runs import ORIGINS
 
 
 def inverted_origins(view: SeedView, settings: PolicyInvertOrigins) -> Seeds:
     """Where the segments of an earlier run began, in descending order of their ids.
 
-    Raises DataError where the folder holds no such segmentation of this sub-volume, or more than one.
+    Raises DataError where the folder holds no such segmentation of this sub-volume.
     """
     path = _origins_file(Path(settings.folder), view.box, settings.pass_number)
     seeds = _read(path)
@@ -36,38 +36,23 @@ def inverted_origins(view: SeedView, settings: PolicyInvertOrigins) -> Seeds:
 def _origins_file(folder: Path, box: Box | None, number: int) -> Path:
     if not folder.is_dir():
         raise DataError(f"PolicyInvertOrigins: there is no folder {folder}; name the results of an earlier inference.")
-    there = origins_files(folder)
-    if there == [folder / ORIGINS]:
-        return there[0]
-    found = [path for path in there if _made_for(path.parent, box, number)]
-    if len(found) != 1:
-        raise DataError(
-            f"PolicyInvertOrigins: {folder} holds {len(there)} segmentations, {len(found)} of which are pass {number} "
-            f"over the box {box}; expected exactly one. Name a run with the same sub-volumes, or one folder that holds "
-            f"{ORIGINS}."
-        )
-    return found[0]
-
-
-def _made_for(folder: Path, box: Box | None, number: int) -> bool:
-    try:
-        settings = json.loads((folder / "started.json").read_text(encoding="utf-8"))["settings"]
-        # What passes agree on lies beside them, and has no turn.
-        return bool(settings["box"] == str(box) and "pass" in settings and number == _pass_of(folder))
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def _pass_of(folder: Path) -> int:
-    """Which of a run's passes the folder is of; 0 where it makes one. Passes may be turned alike, so settings do not
-    tell."""
-    found = re.fullmatch(r"pass-(\d+)", folder.name)
-    return 0 if found is None else int(found[1])
+    if (folder / ORIGINS).is_file():
+        return folder / ORIGINS
+    ledger = ledger_of(folder / f"pass-{number}")
+    entries = [] if ledger is None else list(ledger.entries())
+    for entry in entries:
+        if entry.facts["box"] == str(box):
+            return folder_of(entry) / ORIGINS
+    raise DataError(
+        f"PolicyInvertOrigins: pass {number} in {folder} has {len(entries)} sub-volumes, none of them with the box "
+        f"{box}. Name the folder `infer` of a run with the same sub-volumes, or one folder that holds {ORIGINS}."
+    )
 
 
 def _read(path: Path) -> Seeds:
     try:
-        records: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+        with open_file(path) as file:
+            records: list[dict[str, Any]] = json.load(file)
         # Segments that were there from the beginning have no seed.
         grown = [record for record in records if "given" not in record]
         ordered = sorted(grown, key=lambda record: int(record["id"]), reverse=True)
