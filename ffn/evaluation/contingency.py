@@ -4,22 +4,34 @@ Tables of disjoint blocks add up to the table of their union, so a volume of any
 scores are functions of this table alone.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from math import inf
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from ffn.errors import VolumeError
+from ffn.evaluation.totals import Counts, Ids, Totals
 from ffn.geometry import ZYX, Box, blocks
 from ffn.volumes import Volume
 
-Ids = npt.NDArray[np.uint64]
-Counts = npt.NDArray[np.int64]
-
 DEFAULT_BLOCK: ZYX = (64, 256, 256)
 _ROWS_KEPT_APART = 1 << 20
+
+
+class Rows(Protocol):
+    """A contingency table, in memory or in files: all that scores need of it."""
+
+    @property
+    def totals(self) -> Totals:
+        """Voxels of its bodies and segments."""
+
+    def parts(self) -> Iterator["Contingency"]:
+        """Its rows in order, some at a time."""
 
 
 @dataclass(frozen=True)
@@ -64,15 +76,32 @@ class Contingency:
         return table.select(table.truth != 0)
 
     @classmethod
+    def of_sorted(cls, truth: Ids, segmentation: Ids, count: Counts) -> "Contingency":
+        """The table of rows that are sorted, but may have a pair several times."""
+        if count.size == 0:
+            return cls.empty()
+        starts = _first_of_equals(truth, segmentation)
+        return cls(truth[starts], segmentation[starts], np.add.reduceat(count, starts))
+
+    @classmethod
     def sum(cls, tables: Iterable["Contingency"]) -> "Contingency":
         """Add tables, in any order, as they come, holding little more than the result and one table."""
-        kept, rows = [cls.empty()], 0
-        for table in tables:
-            kept.append(table)
-            rows += table.count.size
-            if rows > max(_ROWS_KEPT_APART, kept[0].count.size // 4):
-                kept, rows = [_added(kept)], 0
-        return _added(kept)
+        (table,) = partial_sums(tables)
+        return table
+
+    @property
+    def columns(self) -> dict[str, npt.NDArray[Any]]:
+        """The columns by their names."""
+        return {"truth": self.truth, "segmentation": self.segmentation, "count": self.count}
+
+    @cached_property
+    def totals(self) -> Totals:
+        """Voxels of its bodies and segments."""
+        return Totals.of(self.truth, self.segmentation, self.count)
+
+    def parts(self) -> Iterator["Contingency"]:
+        """All of it."""
+        yield self
 
     def __add__(self, other: "Contingency") -> "Contingency":
         return _added([self, other])
@@ -85,6 +114,23 @@ class Contingency:
     def select(self, rows: npt.NDArray[np.bool_]) -> "Contingency":
         """The table of only those rows (bool [rows])."""
         return Contingency(self.truth[rows], self.segmentation[rows], self.count[rows])
+
+
+def partial_sums(tables: Iterable[Contingency], most: float = inf) -> Iterator[Contingency]:
+    """Sums of tables that follow each other, at least one: a sum that has more than `most` rows is ended.
+
+    Little more than one sum and one table are held.
+    """
+    kept, rows = [Contingency.empty()], 0
+    for table in tables:
+        kept.append(table)
+        rows += table.count.size
+        if rows > max(_ROWS_KEPT_APART, kept[0].count.size // 4):
+            kept, rows = [_added(kept)], 0
+            if kept[0].count.size > most:
+                yield kept.pop()
+                kept.append(Contingency.empty())
+    yield _added(kept)
 
 
 def contingency_of_volumes(
@@ -117,13 +163,10 @@ def _added(tables: list[Contingency]) -> Contingency:
     segmentation = np.concatenate([table.segmentation for table in tables])
     count = np.concatenate([table.count for table in tables])
     tables.clear()
-    if count.size == 0:
-        return Contingency.empty()
     order = np.lexsort((segmentation, truth))
     truth, segmentation, count = truth[order], segmentation[order], count[order]
     del order
-    starts = _first_of_equals(truth, segmentation)
-    return Contingency(truth[starts], segmentation[starts], np.add.reduceat(count, starts))
+    return Contingency.of_sorted(truth, segmentation, count)
 
 
 def _first_of_equals(a: npt.NDArray[np.integer], b: npt.NDArray[np.integer]) -> npt.NDArray[np.intp]:

@@ -1,6 +1,7 @@
 """From two volumes, or a run, to scores.json and scores.md."""
 
 import json
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -11,8 +12,9 @@ import numpy as np
 from ffn.blockwise import EVERYTHING, BlockwiseStage, Entry, Pool, Reduce, Result, Share, Step
 from ffn.config import Config
 from ffn.errors import ConfigError, DataError, StageError
-from ffn.evaluation.contingency import Contingency, Ids
+from ffn.evaluation.contingency import Contingency, Rows
 from ffn.evaluation.scores import TREATMENTS, coverage, score
+from ffn.evaluation.summed import summed
 from ffn.evaluation.table import scores_table
 from ffn.evaluation.tables import Pair, Tables, table_of
 from ffn.evaluation.worst import worst_merges, worst_splits
@@ -29,7 +31,12 @@ _GRID = "block"
 
 
 def evaluate(
-    truth_uri: str, segmentation_uri: str, box: Box | None = None, worst: int = WORST, workers: int | None = 1
+    truth_uri: str,
+    segmentation_uri: str,
+    box: Box | None = None,
+    worst: int = WORST,
+    workers: int | None = 1,
+    folder: Path | None = None,
 ) -> dict[str, Any]:
     """Score a segmentation; the result is what scores.json holds.
 
@@ -39,6 +46,7 @@ def evaluate(
         box: voxels (zyx) of the truth to score; also taken from the segmentation if that has the truth's shape.
         worst: how many of the worst splits and merges to list.
         workers: processes; None = one for each core, for a small volume fewer.
+        folder: where temporary files may be, if there are millions of pairs; None = where the system has them.
 
     Raises VolumeError for volumes that do not fit, DataError where nothing in the truth is known.
     """
@@ -51,7 +59,8 @@ def evaluate(
                 yield table_of(result.columns)
                 progress.advance(task.size(unit))
 
-        return scores_of(pair, Contingency.sum(tables()), worst)
+        with summed(tables(), folder or Path(tempfile.gettempdir())) as table:
+            return scores_of(pair, table, worst)
 
 
 def evaluate_to(output: Path, truth_uri: str, segmentation_uri: str, box: Box | None = None, worst: int = WORST) -> str:
@@ -65,7 +74,7 @@ def evaluate_to(output: Path, truth_uri: str, segmentation_uri: str, box: Box | 
     if output.exists() and (theirs := _inputs_of(output)) != inputs:
         held = "something else" if theirs is None else f"the scores of {_described(theirs)}"
         raise StageError(f"{output} exists and holds {held}; choose another name or delete it.")
-    return write_scores(evaluate(truth_uri, segmentation_uri, box, worst, workers=None), output)
+    return write_scores(evaluate(truth_uri, segmentation_uri, box, worst, None, output.parent), output)
 
 
 def evaluate_run(config: Config, share: Share = EVERYTHING) -> str | None:
@@ -113,13 +122,14 @@ class Scoring(Reduce):
     """
 
     name = "scores"
-    remedy = "Give the job more memory: it holds how many voxels each body shares with each segment."
+    remedy = "Give the job more memory: 16 bytes for each pair of a body and a segment that meet, and each segment."
 
     def __init__(self, pair: Pair, tables: Step, output: Path) -> None:
         self.pair, self.tables, self.output = pair, tables, output
 
     def run(self, unit: int) -> Result:
-        result = scores_of(self.pair, Contingency.sum(map(table_of, self.tables.complete().columns())), WORST)
+        with summed(map(table_of, self.tables.complete().columns()), self.output.parent) as table:
+            result = scores_of(self.pair, table, WORST)
         write_scores(result, self.output)
         return Result(facts={"coverage": result["coverage"]})
 
@@ -127,12 +137,13 @@ class Scoring(Reduce):
         return self.output.is_file()
 
 
-def scores_of(pair: Pair, table: Contingency, worst: int) -> dict[str, Any]:
+def scores_of(pair: Pair, table: Rows, worst: int) -> dict[str, Any]:
     """What scores.json holds, with this many of the worst errors.
 
     Raises DataError where nothing in the truth is known.
     """
-    if table.voxels == 0:
+    totals = table.totals
+    if totals.voxels == 0:
         where = f" in {pair.box}" if pair.box else ""
         raise DataError(f"The ground truth {pair.truth} has no label other than 0{where}; there is nothing to score.")
     with pair.opened() as (truth, segmentation):
@@ -140,7 +151,9 @@ def scores_of(pair: Pair, table: Contingency, worst: int) -> dict[str, Any]:
     return {
         **{treatment: score(table, treatment).as_dict() for treatment in TREATMENTS},
         "coverage": coverage(table),
-        **_sizes(table),
+        "voxels": totals.voxels,
+        "truth_bodies": totals.bodies.size,
+        "segments": int(np.count_nonzero(totals.segments)),
         "worst": {
             "splits": [mistake.as_dict() for mistake in worst_splits(table, worst)],
             "merges": [mistake.as_dict() for mistake in worst_merges(table, worst)],
@@ -162,20 +175,6 @@ def scores_of(pair: Pair, table: Contingency, worst: int) -> dict[str, Any]:
             "worst": "bits added to VOI split or merge, background left out",
         },
     }
-
-
-def _sizes(table: Contingency) -> dict[str, int]:
-    return {
-        "voxels": table.voxels,
-        "truth_bodies": _different(table.truth),
-        "segments": _different(table.segmentation[table.segmentation != 0]),
-    }
-
-
-def _different(ids: Ids) -> int:
-    # Sorted: np.unique hashes them, which takes 20 times as long for millions of different ids.
-    ids = np.sort(ids)
-    return int(np.count_nonzero(ids[1:] != ids[:-1])) + min(ids.size, 1)
 
 
 def write_scores(result: dict[str, Any], output: Path) -> str:

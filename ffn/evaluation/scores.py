@@ -6,13 +6,14 @@ counts: precision = sum n_ij^2 / sum s_j^2, recall = sum n_ij^2 / sum t_i^2, err
 are voxels shared by body i and segment j, t_i and s_j the sizes. Voxels of unknown truth never count.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from ffn.evaluation.contingency import Contingency, Ids
+from ffn.evaluation.contingency import Contingency, Rows
+from ffn.evaluation.totals import Counts, Floats, places
 
 Treatment = Literal["object", "singletons", "excluded"]
 TREATMENTS: dict[Treatment, str] = {
@@ -21,7 +22,8 @@ TREATMENTS: dict[Treatment, str] = {
     "excluded": "background voxels of the segmentation are left out",
 }
 
-Floats = npt.NDArray[np.float64]
+Chosen = Literal["all", "segmented", "background"]
+"""Rows of a table, by what their segment is."""
 
 
 @dataclass(frozen=True)
@@ -40,38 +42,59 @@ class Scores:
         return asdict(self)
 
 
-def score(table: Contingency, treatment: Treatment) -> Scores:
-    """All scores of one treatment of the segmentation's background."""
-    segmented = table.segmentation != 0
-    rows = table if treatment == "object" else table.select(segmented)
-    # What the singletons add: per body, voxels that are each a segment of size 1.
-    alone = table.select(~segmented) if treatment == "singletons" else Contingency.empty()
-    voxels = rows.voxels + alone.voxels
+def score(table: Rows, treatment: Treatment) -> Scores:
+    """All scores of one treatment of the segmentation's background.
+
+    Holds two numbers of 8 bytes for each pair: sums over all pairs are those of one array, to the last bit, however
+    the table is read.
+    """
+    totals = table.totals
+    chosen: Chosen = "all" if treatment == "object" else "segmented"
+    voxels = totals.segmented if treatment == "excluded" else totals.voxels
     if voxels == 0:
         return Scores(None, None, None, None, None, None, 0)
-    shared = rows.count.astype(np.float64)
-    single = alone.count.astype(np.float64)
-    bodies, row_body = _grouped(np.concatenate([rows.truth, alone.truth]), np.concatenate([shared, single]))
-    segments, row_segment = _grouped(rows.segmentation, shared)
-    singletons = float(single.sum())
-    split_bits = shared @ np.log2(row_body[: shared.size] / shared) + single @ np.log2(row_body[shared.size :])
-    merge_bits = shared @ np.log2(row_segment / shared)
-    split, merge = float(split_bits) / voxels, float(merge_bits) / voxels
-    together = float(shared @ shared) + singletons
-    precision = together / (float(segments @ segments) + singletons)
-    recall = together / float(bodies @ bodies)
+    body_voxels = totals.body_segmented if treatment == "excluded" else totals.body_voxels
+
+    def bodies(rows: Contingency) -> Floats:
+        return body_voxels[np.searchsorted(totals.bodies, rows.truth)]
+
+    def segments(rows: Contingency) -> Floats:
+        return totals.segment_voxels[places(totals.segments, rows.segmentation)]
+
+    shared = _column(table, chosen, lambda rows: rows.count)
+    split_bits = float(shared @ _column(table, chosen, lambda rows: np.log2(bodies(rows) / rows.count)))
+    merge_bits = float(shared @ _column(table, chosen, lambda rows: np.log2(segments(rows) / rows.count)))
+    together = float(shared @ shared)
+    del shared
+    in_segments = totals.segment_voxels if chosen == "all" else totals.segment_voxels[totals.segments != 0]
+    in_bodies = body_voxels[body_voxels > 0]
+    singletons = 0.0
+    if treatment == "singletons":
+        # Per body, voxels that are each a segment of size 1.
+        single = _column(table, "background", lambda rows: rows.count)
+        split_bits += float(single @ _column(table, "background", lambda rows: np.log2(bodies(rows))))
+        singletons = float(single.sum())
+    split, merge = split_bits / voxels, merge_bits / voxels
+    together += singletons
+    precision = together / (float(in_segments @ in_segments) + singletons)
+    recall = together / float(in_bodies @ in_bodies)
     error = 1.0 - 2.0 * precision * recall / (precision + recall)
     return Scores(split, merge, split + merge, error, precision, recall, voxels)
 
 
-def coverage(table: Contingency) -> float:
+def coverage(table: Rows) -> float:
     """Fraction of the voxels with known truth that have a segment; 0 for an empty table."""
-    segmented = int(table.count[table.segmentation != 0].sum())
-    return segmented / max(table.voxels, 1)
+    return table.totals.segmented / max(table.totals.voxels, 1)
 
 
-def _grouped(keys: Ids, weights: Floats) -> tuple[Floats, Floats]:
-    """Sums of `weights` per distinct key, and for every row the sum of its key."""
-    _, index = np.unique(keys, return_inverse=True)
-    sums = np.bincount(index, weights=weights).astype(np.float64)  # of no rows it would be whole numbers
-    return sums, sums[index]
+def _column(table: Rows, chosen: Chosen, values: Callable[[Contingency], Floats | Counts]) -> Floats:
+    """What `values` are of the chosen rows of a table, which is read in parts; float64 [rows]."""
+    totals = table.totals
+    background = totals.pairs - totals.segmented_pairs
+    pairs = {"all": totals.pairs, "segmented": totals.segmented_pairs, "background": background}[chosen]
+    column, end = np.empty(pairs), 0
+    for part in table.parts():
+        rows = part if chosen == "all" else part.select((part.segmentation != 0) == (chosen == "segmented"))
+        begin, end = end, end + rows.count.size
+        column[begin:end] = values(rows)
+    return column

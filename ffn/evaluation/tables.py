@@ -74,7 +74,7 @@ class Tables(BlockTask):
 
     def run(self, unit: int) -> Result:
         _, truth, segmentation = self._opened
-        return Result(vars(contingency_of_volumes(truth, segmentation, box=self.write_box(unit))))
+        return Result(contingency_of_volumes(truth, segmentation, box=self.write_box(unit)).columns)
 
     @cached_property
     def _opened(self) -> tuple[ExitStack, Volume, Volume]:

@@ -26,6 +26,7 @@ class Volume(ABC):
         voxel_size: nanometres zyx, or None where the data do not say.
         chunk: zyx shape in which the data are stored, or None where slices of any shape cost the same.
         bounds: box of this view in voxels of the whole volume.
+        offset: voxel (zyx) of the source at which the whole volume begins, where it was cut out of one and says so.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Volume(ABC):
         self.voxel_size = voxel_size
         self.chunk = chunk
         self.bounds = Box.of_shape(shape)
+        self.offset: ZYX = (0, 0, 0)
 
     @abstractmethod
     def _read(self, box: Box) -> np.ndarray:

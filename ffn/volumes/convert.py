@@ -64,7 +64,7 @@ class ConvertedVolume(Volume):
 
     def __init__(self, inner: Volume, dtype: Any, convert: Callable[[np.ndarray], np.ndarray]) -> None:
         super().__init__(inner.uri, inner.shape, dtype, inner.voxel_size, inner.chunk)
-        self.bounds = inner.bounds
+        self.bounds, self.offset = inner.bounds, inner.offset
         self._inner = inner
         self._convert = convert
 

@@ -14,7 +14,7 @@ from ffn.geometry import Box
 from ffn.progress import log
 from ffn.volumes.base import Volume, VoxelSize, leading_index
 from ffn.volumes.cache import gunzipped
-from ffn.volumes.voxelsize import voxel_size_of
+from ffn.volumes.voxelsize import offset_of, voxel_size_of
 
 URI = re.compile(r"(?P<path>.+?\.(?:h5|hdf5|hdf)(?P<gz>\.gz)?)(?::(?P<dataset>.+))?", re.IGNORECASE)
 
@@ -124,6 +124,7 @@ class Hdf5Volume(Volume):
         self._leading = leading_index(uri, shape, channel)
         skipped = len(self._leading)
         super().__init__(uri, shape[skipped:], self._data.dtype, _voxel_size(self._data), chunks and chunks[skipped:])
+        self.offset = offset_of(self._data.attrs)
 
     def _read(self, box: Box) -> np.ndarray:
         with _damage_reported(self.uri):

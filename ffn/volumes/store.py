@@ -166,7 +166,7 @@ class Store:
         metadata = {
             "shape": layout.shape,
             "data_type": layout.dtype,
-            "fill_value": layout.fill,
+            "fill_value": np.dtype(layout.dtype).type(layout.fill).item(),  # JSON has a type of its own for booleans
             "dimension_names": ["z", "y", "x"],
             "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": layout.shard}},
             "codecs": [_codec("sharding_indexed", chunk_shape=layout.chunk, codecs=inner, index_codecs=index)],

@@ -1,10 +1,12 @@
-"""Voxel sizes as the attributes of a file state them."""
+"""Voxel size and place of a volume, as the attributes of a file state them."""
 
+import operator
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from ffn.geometry import ZYX
 from ffn.volumes.base import VoxelSize
 
 # All zyx. `resolution` is CREMI's and N5's name, `element_size_um` that of ilastik and Fiji.
@@ -29,6 +31,15 @@ def voxel_size_of(*attributes: Mapping[str, Any]) -> VoxelSize | None:
             if found is not None:
                 return found[0] * unit, found[1] * unit, found[2] * unit
     return None
+
+
+def offset_of(attributes: Mapping[str, Any]) -> ZYX:
+    """Voxel (zyx) of the source volume at which a volume begins, `offset_zyx`; zeros where that is not stated."""
+    try:
+        z, y, x = (operator.index(n) for n in attributes["offset_zyx"])
+    except (KeyError, TypeError, ValueError):
+        return 0, 0, 0
+    return z, y, x
 
 
 def _three_positive(value: Any) -> VoxelSize | None:

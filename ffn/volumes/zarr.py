@@ -13,7 +13,7 @@ from ffn.geometry import Box
 from ffn.volumes.base import Volume, VoxelSize, leading_index
 from ffn.volumes.ngff import Multiscale, multiscale_of
 from ffn.volumes.store import in_words, tensorstore_context
-from ffn.volumes.voxelsize import voxel_size_of
+from ffn.volumes.voxelsize import offset_of, voxel_size_of
 
 METADATA = ("zarr.json", ".zarray", ".zgroup")
 
@@ -81,6 +81,7 @@ class ZarrVolume(Volume):
         if channel is None and any(n != 1 for n in array.shape[: len(self._leading)]):
             raise VolumeError(f"{uri} has shape {array.shape}; all axes before z,y,x must have length 1.")
         super().__init__(uri, array.shape[len(self._leading) :], array.dtype, voxel_size, array.chunks[-3:])
+        self.offset = offset_of(array.attrs)
 
     @cached_property
     def _fast(self) -> Any:
