@@ -17,18 +17,17 @@ from ffn.model.checkpoint import read_tensors
 from ffn.runs import labels_in
 from ffn.volumes import open_volume
 
-TINY = ROOT / "tests" / "workflow" / "configs" / "tiny.yaml"
-RUN = Path("results/tiny")
+PIECES = ROOT / "tests" / "workflow" / "configs" / "pieces.yaml"
+RUN = Path("results/pieces")
 pytestmark = pytest.mark.slow
 
 
 def configuration(folder: Path, stage_jobs: int | None = None, **training: object) -> Path:
-    """The tiny run with two ranks, in which nothing depends on how many threads a rank has."""
-    values = yaml.safe_load(TINY.read_text())
-    values["threads"] = {"intra_op": 1, "inter_op": 1}
-    values["training"] |= {"ranks": 2, "batch": 1, **training}
-    values["inference"] |= {"intra_op_threads": 1}
-    values["assembly"] = {"block": [20, 32, 32], "shard": [20, 32, 32], "disconnected": "split", "min_size": 20}
+    """Objects that are split, dropped, filled and joined, with two ranks; each stage has many units."""
+    values = yaml.safe_load(PIECES.read_text())
+    values["training"] |= {"ranks": 2, "batch": 2, **training}
+    values["inference"] |= {"tiles_per_job": 8}
+    values["assembly"] |= {"shard": values["assembly"]["block"]}
     values["cluster"] = {"nodes": 1, "ranks_per_node": 2, "inference_ranks_per_node": 2, "stage_jobs": stage_jobs}
     path = folder / "chain.yaml"
     path.write_text(yaml.safe_dump(values))
@@ -58,7 +57,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("how", ["node", "walltime"])
 def test_training_that_is_stopped_goes_on(standin, local, how):
     """Whatever stops it, the next job continues from the last checkpoint, and comes to the same weights."""
-    config = configuration(standin.workdir, checkpoint_every=5)
+    config = configuration(standin.workdir, checkpoint_every=20)
     train = standin.workdir / RUN / "train"
     process = start(standin, *chain("--configfile", config), "--", RUN / "train/done.json")
     read_job_id(process)  # the data
@@ -87,29 +86,36 @@ def digest(folder: Path) -> dict[str, str]:
     }
 
 
+CUT = {
+    "assemble": {"overlaps": 2, "ids": 1, "pieces": 2, "objects": 1, "touching": 2, "labels": 2},
+    "agglomerate": {
+        **{"sizes": 2, "segments": 1, "contacts": 2, "pairs": 1, "places": 2},
+        **{"rank": 1, "resegment": 1, "join": 1, "relabel": 2},
+    },
+    "export": {"layer": 2},
+}
+"""Jobs of each step: those of several units are cut in two; what comes last of a stage is one with the stage."""
+
+
+def labels(folder: Path) -> np.ndarray:
+    with open_volume(labels_in(folder)) as volume:
+        return volume[...]
+
+
 def test_same_segmentation_bit_for_bit(cluster, local):
     config = configuration(cluster.workdir, stage_jobs=2)
     done = cluster.call(*snakemake(cluster, *chain("--configfile", config)), timeout=1500)
     assert done.returncode == 0, done.stderr[-6000:]
-    # Each step of several units is cut in two; what lies between them is a job, what comes last is one with the stage.
-    steps = [
-        path.stem for stage in ("assemble", "export") for path in (cluster.workdir / RUN / stage / "jobs").iterdir()
-    ]
-    assert sorted(steps) == sorted(
-        [
-            *(
-                f"{step}-{part}-of-2"
-                for step in ("overlaps", "pieces", "touching", "labels", "layer")
-                for part in (1, 2)
-            ),
-            *(f"{step}-1-of-1" for step in ("ids", "objects")),
-        ]
-    )
-    # Data with preparation, training, inference, assembly, export, scores with report.
-    assert len(cluster.submitted()) == 6 + len(steps)
     run = cluster.workdir / RUN
+    for stage, steps in CUT.items():
+        jobs = [f"{step}-{part + 1}-of-{parts}" for step, parts in steps.items() for part in range(parts)]
+        assert sorted(path.stem for path in (run / stage / "jobs").iterdir()) == sorted(jobs)
+    # Data with preparation, training, inference, assembly, agglomeration, export, scores with report.
+    assert len(cluster.submitted()) == 7 + sum(sum(steps.values()) for steps in CUT.values())
     assert json.loads((run / "train/done.json").read_text())["facts"]["layouts"][-1]["ranks"] == 2
-    with open_volume(labels_in(run / "assemble")) as ours, open_volume(labels_in(local / "assemble")) as theirs:
-        assert theirs[...].any()
-        np.testing.assert_array_equal(ours[...], theirs[...])
+    found = json.loads((local / "agglomerate/done.json").read_text())["facts"]
+    assert 0 < found["joined"] < found["tried"]
+    for stage in ("assemble", "agglomerate"):
+        np.testing.assert_array_equal(labels(run / stage), labels(local / stage))
+    assert (run / "evaluate/scores.json").read_bytes() == (local / "evaluate/scores.json").read_bytes()
     assert digest(run / "export/segmentation") == digest(local / "export/segmentation")

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ffn.cli import main
 from ffn.cluster.profiles import link_profiles, shipped_profiles, snakemake_profiles
@@ -19,6 +20,14 @@ def test_shipped_profiles_are_linked_once(target, capsys):
         assert f"theta {outcome}\n" in capsys.readouterr().out
     assert (target / "theta").resolve() == shipped_profiles() / "theta"
     assert (target / "local" / "config.yaml").is_file()
+
+
+@pytest.mark.parametrize("profile", sorted(path.name for path in shipped_profiles().iterdir() if path.is_dir()))
+def test_markers_stay_where_a_job_fails(profile):
+    """A stage writes its marker last: where a job fails behind that, such as by a kill of its shell, all is done."""
+    values = yaml.safe_load((shipped_profiles() / profile / "config.yaml").read_text())
+    assert values["keep-incomplete"]
+    assert values["rerun-incomplete"]
 
 
 def test_foreign_profile_is_left_alone(target, capsys):

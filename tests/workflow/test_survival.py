@@ -1,173 +1,202 @@
-"""What follows inference, through Snakemake: processes and Snakemake killed at random; and run twice at once."""
+"""The stages that work block by block, through Snakemake: processes and Snakemake killed at random; and run twice at
+once."""
 
 import hashlib
+import json
 import os
 import random
 import shutil
 import signal
 import subprocess
+import time
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
 import yaml
 from calling import ROOT, Snakemake
-from tiled import cells, finished_tiles
-
-from ffn.geometry import Box, overlapping_tiles
-from ffn.runs import labels_in
-from ffn.volumes import create_hdf5, open_volume
 
 KILLS = int(os.environ.get("FFN_KILLS", "6"))
-"""More of them: FFN_KILLS=60 pytest tests/workflow/test_survival.py."""
-SHAPE = (90, 128, 160)
-STAGES = ("assemble", "evaluate", "export")
+"""More of them: FFN_KILLS=60 pytest -s tests/workflow/test_survival.py."""
+PIECES = ROOT / "tests" / "workflow" / "configs" / "pieces.yaml"
+STAGES = ("prepare", "assemble", "agglomerate", "evaluate", "export")
+"""Those that are killed, and removed when all is done. What else a run needs is made once."""
+JOURNAL = os.pathsep.join([str(Path(__file__).parent / "journal"), os.environ.get("PYTHONPATH", "")])
 pytestmark = pytest.mark.slow
 
 
-def run_in(folder: Path, results: Path) -> None:
-    """A configuration, and sub-volumes that are filled: 2 x 2 x 2 of a volume of cells in pieces."""
-    whole = Box.of_shape(SHAPE)
-    truth = cells(whole)
-    image = np.where(truth == 0, 40, 160).astype(np.uint8)
-    for name, values in (("image", image), ("labels", truth)):
-        with create_hdf5(folder / f"{name}.h5", name, SHAPE, values.dtype, (10.0, 10.0, 10.0)) as volume:
-            volume.write(whole, values)
-    for suffix in (".index", ".data-00000-of-00001"):
-        (folder / f"model.ckpt{suffix}").touch()
-    size, overlap = (54, 72, 88), (18, 16, 16)
-    boxes = overlapping_tiles(whole, size, overlap)
-    assert len(boxes) == 8
-    pieces = (np.unique(truth[box.slices], return_inverse=True)[1].reshape(box.shape) for box in boxes)
-    finished_tiles(results / "survives" / "infer", boxes, (piece.astype(np.uint64) for piece in pieces))
-    for index in range(len(boxes)):
-        marker = results / "survives" / "infer" / "jobs" / f"{index:04d}-{index:04d}.done"
-        marker.parent.mkdir(exist_ok=True)
-        marker.touch()
-    config = {
-        "run": "survives",
-        "results": str(results),
-        "data": {"test": {"image": f"{folder}/image.h5:image", "labels": f"{folder}/labels.h5:labels"}},
-        "network": {"depth": 2, "features": 2, "fov": [9, 9, 9], "deltas": [2, 2, 2]},
-        "inference": {
-            "checkpoint": f"{folder}/model.ckpt",
-            "subvolume_size": list(size),
-            "subvolume_overlap": list(overlap),
-        },
-        "assembly": {
-            **{"disconnected": "split", "min_size": 200, "fill_nm": 15, "min_overlap_voxels": 20},
-            **{"block": [32, 32, 32], "shard": [32, 64, 64], "workers": 2},
-        },
-        "export": {"chunk": [32, 32, 32], "mips": 2, "workers": 2},
-    }
-    config["data"]["test"]["box"] = str(whole)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+class Workflow:
+    """One call of Snakemake after the other, for a run in a folder.
+
+    Attributes:
+        run: Where the results are: not in the working directory, so that several callers can share them.
+        journal: The units that were begun and noted since the stages were removed.
+    """
+
+    def __init__(self, folder: Path, results: Path) -> None:
+        self.caller, self.run = Snakemake(folder), results / "pieces"
+        self.journal = results / "journal.jsonl"
+        self.caller.env |= {"PYTHONPATH": JOURNAL, "FFN_JOURNAL": str(self.journal)}
+        values = yaml.safe_load(PIECES.read_text())
+        values["results"] = str(results)
+        values["assembly"] |= {"shard": values["assembly"]["block"], "workers": 2}
+        values["export"]["workers"] = 2
+        (folder / "config.yaml").write_text(yaml.safe_dump(values))
+
+    @property
+    def output(self) -> str:
+        """What the last call said."""
+        return (self.caller.folder / "output").read_text()
+
+    def start(self) -> subprocess.Popen[bytes]:
+        options = ["--cores", "2", "--configfile", "config.yaml", "--nolock", "--quiet"]
+        options += ["--rerun-incomplete", "--keep-incomplete"]  # as our profiles say
+        targets = [str(self.run / stage / "done.json") for stage in STAGES]
+        with (self.caller.folder / "output").open("wb") as output:
+            return subprocess.Popen(
+                ["snakemake", "--snakefile", str(ROOT / "Snakefile"), *options, "--", *targets],
+                cwd=self.caller.folder, env=self.caller.env, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                start_new_session=True,
+            )  # fmt: skip
+
+    def unfinished(self) -> list[str]:
+        return [stage for stage in STAGES if not (self.run / stage / "done.json").exists()]
+
+    def made(self) -> dict[str, str]:
+        """A digest of each file of the stages, but for Snakemake's own; nothing else may be left there."""
+        files = [path for stage in STAGES for path in sorted((self.run / stage).rglob("*")) if path.is_file()]
+        return {str(path.relative_to(self.run)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+    def remove_stages(self) -> None:
+        for stage in STAGES:
+            shutil.rmtree(self.run / stage, ignore_errors=True)
+        self.journal.unlink(missing_ok=True)
 
 
-def start(caller: Snakemake, results: Path) -> subprocess.Popen[str]:
-    targets = [str(results / "survives" / stage / "done.json") for stage in STAGES]
-    options = ["--cores", "2", "--configfile", "config.yaml", "--rerun-incomplete", "--nolock", "--quiet"]
-    return subprocess.Popen(
-        ["snakemake", "--snakefile", str(ROOT / "Snakefile"), *options, "--", *targets],
-        cwd=caller.folder, env=caller.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, start_new_session=True,
-    )  # fmt: skip
+def at_work(snakemake: subprocess.Popen[bytes]) -> dict[str, list[psutil.Process]]:
+    """Which commands run, each with its processes: the shell, its pipe, the command and its workers."""
+    found: dict[str, list[psutil.Process]] = {}
+    with suppress(psutil.Error):
+        for shell in psutil.Process(snakemake.pid).children():
+            with suppress(psutil.Error):
+                processes = [shell, *shell.children(recursive=True)]
+                for process in processes:
+                    names = [Path(word).name for word in process.cmdline()]
+                    if "ffn" in names[:-1]:
+                        found.setdefault(names[names.index("ffn") + 1], []).extend(processes)
+                        break
+    return found
 
 
-def made(results: Path) -> dict[str, object]:
-    """What the stages made, without markers: labels as voxels, all else as it is."""
-    run = results / "survives"
-    with open_volume(labels_in(run / "assemble")) as volume:
-        labels = hashlib.sha256(volume[...].tobytes()).hexdigest()
-    files = [path for path in (run / "export").glob("*/**/*") if path.is_file()]
-    layers = {str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files)}
-    markers = [run / stage / "done.json" for stage in STAGES]
-    left = sorted(str(path.relative_to(run)) for stage in STAGES for path in (run / stage).glob("steps"))
-    return {
-        "labels": labels,
-        "layers": {name: digest for name, digest in layers.items() if "jobs/" not in name},
-        "scores": (run / "evaluate" / "scores.json").read_bytes(),
-        "done": all(marker.exists() for marker in markers),
-        "left": left,
-    }
+def timed(snakemake: subprocess.Popen[bytes]) -> dict[str, float]:
+    """Wait for the end; seconds that each command ran."""
+    seen: dict[str, tuple[float, float]] = {}
+    while snakemake.poll() is None:
+        now = time.monotonic()
+        for command in at_work(snakemake):
+            seen[command] = seen.get(command, (now, now))[0], now
+        time.sleep(0.05)
+    return {command: last - first for command, (first, last) in seen.items()}
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> tuple[Path, dict[str, object]]:
+def undisturbed(tmp_path_factory) -> tuple[Workflow, dict[str, str], dict[str, float]]:
+    """A finished run, what its stages made, and how long they took."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    run_in(folder, folder / "results")
-    process = start(Snakemake(folder), folder / "results")
-    output, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, output
-    found = made(folder / "results")
-    assert found["done"]
-    assert found["left"] == []
-    return folder, found
+    workflow = Workflow(folder, folder / "results")
+    process = workflow.start()
+    lasting = timed(process)
+    assert process.returncode == 0, workflow.output
+    made = workflow.made()
+    joined = json.loads((workflow.run / "agglomerate" / "done.json").read_text())["facts"]
+    assert 0 < joined["joined"] < joined["tried"]
+    assert {name.split("/")[0] for name in made} == set(STAGES)
+    assert not any("/steps/" in name for name in made)
+    assert_little_was_lost(workflow.journal)
+    return workflow, made, lasting
 
 
-def copied(undisturbed: tuple[Path, dict[str, object]], tmp_path: Path) -> tuple[Snakemake, Path]:
-    """The same run, with nothing done behind inference. Results lie where the configuration says they do."""
-    folder, _ = undisturbed
-    results = folder / "results"
-    for stage in STAGES:
-        shutil.rmtree(results / "survives" / stage, ignore_errors=True)
-    shutil.copy(folder / "config.yaml", tmp_path)
-    return Snakemake(tmp_path), results
+def assert_little_was_lost(journal: Path) -> None:
+    """A process that ended leaves begun at most one unit for each that it did at once, and nobody who came later begins
+    what was noted before."""
+    begun, noted = Counter(), Counter()
+    at_once, lines = {}, [json.loads(line) for line in journal.read_text().splitlines()]
+    first_noted: dict[tuple[str, str, int], float] = {}
+    for line in lines:
+        unit, step = (line["stage"], line["step"], line["unit"]), (line["process"], line["stage"], line["step"])
+        if line["event"] == "noted":
+            assert line["redone"] == 0, f"the output of a unit in a ledger was damaged: {line}"
+            noted[step] += 1
+            first_noted.setdefault(unit, line["time"])
+        else:
+            begun[step] += 1
+            at_once[step] = line["at_once"]
+            assert first_noted.get(unit, line["time"]) >= line["started"], f"done again: {line}"
+    for step, count in begun.items():
+        assert count - noted[step] <= at_once[step], f"{step} lost {count - noted[step]} units"
 
 
-def one_to_kill(process: subprocess.Popen[str], rng: random.Random) -> psutil.Process | None:
-    """Snakemake, or any process below it."""
-    try:
-        whole = psutil.Process(process.pid)
-        return rng.choice([whole, *whole.children(recursive=True)])
-    except psutil.NoSuchProcess:
-        return None
+def struck(snakemake: subprocess.Popen[bytes], stage: str, seconds: float, rng: random.Random) -> list[psutil.Process]:
+    """Kill Snakemake or a process of a stage at some time while the stage works; returns all that was at work, nothing
+    where the stage ended before."""
+    while stage not in at_work(snakemake):
+        if snakemake.poll() is not None:
+            return []
+        time.sleep(0.02)
+    with suppress(subprocess.TimeoutExpired):
+        snakemake.wait(rng.uniform(0, seconds))
+    working = at_work(snakemake)
+    if stage not in working:
+        return []
+    victim = rng.choice([psutil.Process(snakemake.pid), *working[stage]])
+    with suppress(psutil.NoSuchProcess):
+        victim.send_signal(signal.SIGKILL)
+    return [process for processes in working.values() for process in processes]
 
 
-def test_killed_at_random(undisturbed, tmp_path):
-    caller, results = copied(undisturbed, tmp_path)
-    rng, kills, finished = random.Random(3), 0, 0
-    while kills < KILLS:
-        process = start(caller, results)
-        try:
-            process.communicate(timeout=rng.uniform(2, 20))
-        except subprocess.TimeoutExpired:
-            victim = one_to_kill(process, rng)
-            if victim is not None:
-                try:
-                    victim.send_signal(signal.SIGKILL)
-                except psutil.NoSuchProcess:
-                    continue
-                kills += 1
-            # Whatever is left below it goes on, beside the next one.
-            if victim is not None and victim.pid != process.pid:
-                process.communicate(timeout=600)
-            else:
-                process.stdout.close()
-                process.wait(timeout=600)
-            continue
-        if process.returncode == 0:
-            finished += 1
-            assert made(results) == undisturbed[1]
-            for stage in STAGES:
-                shutil.rmtree(results / "survives" / stage)
-    for _ in range(3):
-        process = start(caller, results)
-        output, _ = process.communicate(timeout=600)
-        if process.returncode == 0:
-            break
-    assert process.returncode == 0, output
-    assert made(results) == undisturbed[1]
+def test_killed_at_random(undisturbed):
+    """As often in each stage. What a killed Snakemake had started goes on beside the next one."""
+    workflow, made, lasting = undisturbed
+    workflow.remove_stages()
+    rng, kills, runs, ended = random.Random(3), Counter(dict.fromkeys(STAGES, 0)), 0, False
+    beside: list[psutil.Process] = []
+    while kills.total() < KILLS or not ended:
+        snakemake, hit = workflow.start(), False
+        while not hit and snakemake.poll() is None and kills.total() < KILLS:
+            least = min(kills.values()) + KILLS // 30
+            stages = [stage for stage in workflow.unfinished() if kills[stage] <= least]
+            if not stages:
+                break
+            stage = rng.choice(stages)
+            working = struck(snakemake, stage, lasting.get(stage, 1.0), rng)
+            hit = bool(working)
+            kills[stage] += hit
+            beside += working
+        snakemake.wait(600)
+        ended = snakemake.returncode == 0
+        assert ended or hit, workflow.output
+        if ended:
+            psutil.wait_procs(beside, timeout=600)
+            beside, runs = [], runs + 1
+            assert workflow.made() == made
+            assert_little_was_lost(workflow.journal)
+            if kills.total() < KILLS:
+                workflow.remove_stages()
+    print(f"{kills.total()} kills in {runs} runs: {dict(kills)}")
+    assert min(kills.values()) >= KILLS // len(STAGES) - KILLS // 30
 
 
 def test_two_workflows_on_one_folder_at_once(undisturbed, tmp_path):
-    callers = []
+    workflow, made, _ = undisturbed
+    workflow.remove_stages()
+    both = []
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
-        callers.append(copied(undisturbed, tmp_path / name))
-    processes = [start(*call) for call in callers]
-    for process in processes:
-        output, _ = process.communicate(timeout=900)
-        assert process.returncode == 0, output
-    assert made(callers[0][1]) == undisturbed[1]
+        both.append(Workflow(tmp_path / name, workflow.run.parent))
+    processes = [one.start() for one in both]
+    for one, process in zip(both, processes, strict=True):
+        process.wait(900)
+        assert process.returncode == 0, one.output
+    assert workflow.made() == made

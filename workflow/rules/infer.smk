@@ -17,7 +17,8 @@ if plan.batches.count is None:
         message:
             "Cutting the test volume into sub-volumes"
         shell:
-            "ffn tiles --config {params.config:q} 2>{log:q} >{output.boxes:q}"
+            "ffn tiles --config {params.config:q} 2>{log:q} >{output.boxes:q}.partial"
+            " && mv {output.boxes:q}.partial {output.boxes:q}"
 
 
 rule infer:
