@@ -9,6 +9,7 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+import forks
 import numpy as np
 import pytest
 import rods
@@ -198,9 +199,9 @@ def test_killed_while_several_are_filled(run, undisturbed, network):
 
 
 def killed(folder, where, count):
-    process = started(folder, where=where, count=count)
-    told = process.communicate()[1]
-    assert process.returncode == -signal.SIGKILL, told
+    words = ("agglomerate", "--config", folder / "config.yaml")
+    ended = forks.run("killed_agglomeration:main", where, str(count), *words, loaded=["ffn.agglomeration.run"])
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
 
 
 def test_steps_that_are_not_ready_say_so(run, network):

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import forks
 import neuroglancer
 import numpy as np
 import pytest
@@ -326,9 +327,7 @@ def test_killed_and_run_again_ends_in_the_same_files_and_one_unit_is_lost(
     config = make_run(tmp_path, workers=1)
     file = tmp_path / "config.json"
     file.write_text(json.dumps(config.model_dump(mode="json")))
-    command = [sys.executable, str(HERE / "killed_export.py"), str(file), where, str(count)]
-    environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    ended = forks.run("killed_export:main", file, where, str(count))
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     export = RunPaths.of(config).export
     assert not (export / "done.json").exists()

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from forks import ROOT
 from tiny_training import (
     BIN,
-    ROOT,
     environment,
     horovodrun,
     needs_horovod,
