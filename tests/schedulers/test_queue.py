@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -405,7 +406,8 @@ def test_jobs_wait_here_while_the_queue_is_full(standin):
 def test_many_jobs_through_a_queue_that_takes_few(standin, monkeypatch):
     """200 at once where 20 may be in the queue: each is done once, and none is refused."""
     standin.set("full", "20")
-    queue, registry = queue_of(standin, monkeypatch), Registry(standin.workdir / ".snakemake" / standin.key)
+    standin.env["FFN_CLUSTER_POLL_S"] = "1"
+    queue, registry = queue_of(standin, monkeypatch, time.time), Registry(standin.workdir / ".snakemake" / standin.key)
     waiting = {
         queue.submit(write_jobscript(standin, f"echo x >> {number}.done", output=f"{number}.json"))
         for number in range(200)

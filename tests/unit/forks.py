@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,27 +25,49 @@ TRAINING = ("ffn.training.run",)
 
 
 def environment() -> dict[str, str]:
-    """The environment of a process of these tests: this source tree, no launcher's variables, no GPU."""
+    """The environment of these tests' processes: this source tree and its programs, no launcher's variables, no GPU."""
     launchers = ("HOROVOD", "OMPI", "PMI", "PMIX", "SLURM", "MV2", "ALPS", "PALS")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(launchers)}
-    return {**kept, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1"}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return {**kept, "PATH": path, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1"}
 
 
-def run(
-    function: str, *arguments: Any, loaded: Sequence[str] = (), folder: Path = ROOT
-) -> subprocess.CompletedProcess[str]:
-    """Call a function in a fork.
+def run(function: str, *arguments: Any, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Make one `call`, and wait for its end."""
+    [done] = together(call(function, *arguments, **options))
+    return done
+
+
+def call(
+    function: str,
+    *arguments: Any,
+    loaded: Sequence[str] = (),
+    folder: Path = ROOT,
+    variables: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """A call of a function, to be made in a fork.
 
     Args:
         function: `module:name`; the module is imported before the fork. It returns the exit status or None.
         arguments: Of JSON's types; paths become text.
         loaded: Other modules that are imported before.
         folder: Where it works.
+        variables: Of the environment, beyond `environment()`.
     """
+    return {
+        "function": function,
+        "arguments": arguments,
+        "loaded": loaded,
+        "folder": folder,
+        "variables": variables or {},
+    }
+
+
+def together(*calls: dict[str, Any]) -> list[subprocess.CompletedProcess[str]]:
+    """Make all calls at once, each in a process of its own, and wait for all."""
     parent = _parent()
-    asked = {"function": function, "arguments": arguments, "loaded": loaded, "folder": str(folder)}
-    print(json.dumps(asked, default=os.fspath), file=parent.stdin, flush=True)
-    return subprocess.CompletedProcess(**json.loads(parent.stdout.readline()))  # type: ignore[union-attr]
+    print(json.dumps(calls, default=os.fspath), file=parent.stdin, flush=True)
+    return [subprocess.CompletedProcess(**done) for done in json.loads(parent.stdout.readline())]  # type: ignore[union-attr]
 
 
 def ffn(*words: Any, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -61,22 +83,35 @@ def _parent() -> "subprocess.Popen[str]":
     )
 
 
-def _forked(function: str, arguments: list[Any], loaded: list[str], folder: str) -> dict[str, Any]:
-    for module in loaded:
-        importlib.import_module(module)
-    module, _, name = function.partition(":")
-    called = getattr(importlib.import_module(module), name)
-    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
-        child = os.fork()
-        if child == 0:
-            os.dup2(output.fileno(), 1)
-            os.dup2(errors.fileno(), 2)
+class Fork:
+    """A call in a process of its own."""
+
+    def __init__(
+        self, function: str, arguments: list[Any], loaded: list[str], folder: str, variables: dict[str, str]
+    ) -> None:
+        for module in loaded:
+            importlib.import_module(module)
+        module, _, name = function.partition(":")
+        called = getattr(importlib.import_module(module), name)
+        self._function = function
+        self._texts = [tempfile.TemporaryFile("w+") for _ in range(2)]  # noqa: SIM115  (read when the process has ended)
+        self._process = os.fork()
+        if self._process == 0:
+            for descriptor, text in enumerate(self._texts, start=1):
+                os.dup2(text.fileno(), descriptor)
+            os.environ.update(variables)
             os.chdir(folder)
             os._exit(_status(called, arguments))
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        output.seek(0)
-        errors.seek(0)
-        return {"args": function, "returncode": status, "stdout": output.read(), "stderr": errors.read()}
+
+    def ended(self) -> dict[str, Any]:
+        """Wait for its end; the attributes of a `subprocess.CompletedProcess`."""
+        status = os.waitstatus_to_exitcode(os.waitpid(self._process, 0)[1])
+        said = []
+        for text in self._texts:
+            with text:
+                text.seek(0)
+                said.append(text.read())
+        return {"args": self._function, "returncode": status, "stdout": said[0], "stderr": said[1]}
 
 
 def _status(called: Callable[..., int | None], arguments: list[Any]) -> int:
@@ -92,5 +127,8 @@ def _status(called: Callable[..., int | None], arguments: list[Any]) -> int:
 
 
 if __name__ == "__main__":
-    for line in sys.stdin:
-        print(json.dumps(_forked(**json.loads(line))), flush=True)
+    # What a killed process leaves in the folder for temporary files ends with the last of them.
+    with tempfile.TemporaryDirectory() as tempfile.tempdir:
+        for line in sys.stdin:
+            forks = [Fork(**asked) for asked in json.loads(line)]
+            print(json.dumps([fork.ended() for fork in forks]), flush=True)

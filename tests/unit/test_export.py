@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 from cloudvolume import CloudVolume
 from exported import BOX, make_run
+from killed_export import DyingTask
 
-from ffn.blockwise import JobPart, Result, Share
+from ffn.blockwise import JobPart, Share
 from ffn.blockwise.ledger import Entry, LedgerWriter
 from ffn.cli import main
 from ffn.config import Config, parse_config
 from ffn.errors import StageError, VolumeError, WorkerError
 from ffn.export import export_run, shards, with_server
-from ffn.export.run import LayerTask
 from ffn.export.state import contrast_of
 from ffn.files import write_json
 from ffn.runs import RunPaths
@@ -258,14 +258,6 @@ def test_a_worker_that_is_killed_ends_in_one_message(tmp_path: Path, monkeypatch
     monkeypatch.undo()
     export_run(config)
     assert (RunPaths.of(config).export / "done.json").exists()
-
-
-class DyingTask(LayerTask):
-    """A task in which memory runs out."""
-
-    def run(self, unit: int) -> Result:
-        os.kill(os.getpid(), signal.SIGKILL)
-        raise AssertionError
 
 
 def test_killed_export_is_completed_by_the_same_command(config: Config, tmp_path: Path) -> None:

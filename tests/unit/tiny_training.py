@@ -1,6 +1,7 @@
 """A training run that takes seconds: a 36^3 volume of bright cells between dark membranes, and its configuration."""
 
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -99,3 +100,12 @@ def train(config: Path, *more: str) -> subprocess.CompletedProcess[str]:
     done = try_training(config, *more)
     assert done.returncode == 0, done.stderr
     return done
+
+
+def train_ranks(config: Path, output: Path, ranks: int = 2) -> tuple[list[int], list[str]]:
+    """`ffn train` by several ranks of Horovod over Gloo: exit code of each, and what it says (`forked_ranks.py`)."""
+    arguments = ["train", "--config", str(config), "--output", str(output)]
+    done = forks.run("forked_ranks:main", [{"ranks": ranks, "folder": str(output), "arguments": arguments, "acts": {}}])
+    assert done.returncode == 0, done.stderr
+    [end] = json.loads(done.stdout)
+    return end["status"], end["text"]
