@@ -26,7 +26,7 @@ TRAINING = ("ffn.training.run",)
 
 def environment() -> dict[str, str]:
     """The environment of these tests' processes: this source tree and its programs, no launcher's variables, no GPU."""
-    launchers = ("HOROVOD", "OMPI", "PMI", "PMIX", "SLURM", "MV2", "ALPS", "PALS")
+    launchers = ("HOROVOD", "OMPI", "PMI", "PMIX", "SLURM", "MV2", "ALPS", "PALS", "SNAKEMAKE")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(launchers)}
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     return {**kept, "PATH": path, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1"}
@@ -97,6 +97,7 @@ class Fork:
         self._texts = [tempfile.TemporaryFile("w+") for _ in range(2)]  # noqa: SIM115  (read when the process has ended)
         self._process = os.fork()
         if self._process == 0:
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             for descriptor, text in enumerate(self._texts, start=1):
                 os.dup2(text.fileno(), descriptor)
             os.environ.update(variables)
@@ -118,6 +119,8 @@ def _status(called: Callable[..., int | None], arguments: list[Any]) -> int:
     """The exit status, as Python has it for a program."""
     try:
         status = called(*arguments) or 0
+    except SystemExit as end:
+        status = int(end.code or 0)
     except BaseException:
         traceback.print_exc()
         status = 1
