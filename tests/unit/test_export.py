@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -269,7 +270,7 @@ def test_killed_export_is_completed_by_the_same_command(config: Config, tmp_path
         [sys.executable, "-m", "ffn", "export", "--config", str(file)], stderr=subprocess.DEVNULL
     )
     while process.poll() is None and not list(export.glob("*/*.partial")):
-        pass
+        time.sleep(0.001)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not (export / "done.json").exists()
@@ -349,7 +350,7 @@ def test_two_exports_of_one_run_at_once(whole: dict[str, bytes], tmp_path: Path)
     export = RunPaths.of(config).export
     first = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     while first.poll() is None and not list(export.glob("*/*/*.shard")):
-        pass
+        time.sleep(0.001)
     first.send_signal(signal.SIGSTOP)
     second = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     first.send_signal(signal.SIGCONT)
