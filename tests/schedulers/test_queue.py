@@ -431,6 +431,7 @@ def test_full_queue_is_not_asked_for_each_job(standin):
     names = [submit(standin, output=f"{number}.json") for number in range(5)]
     assert [status(standin, name) for name in names] == ["running"] * 5
     assert len(standin.calls("qsub")) == 1
+    assert standin.calls("qstat") == standin.calls("qselect") == []
 
 
 def test_submission_goes_through_though_snakemake_is_killed_meanwhile(standin):
