@@ -34,6 +34,8 @@ LOCK := envs/requirements$(if $(filter gpu,$(VARIANT)),-gpu).lock
 
 # Rules call `ffn`, `snakemake` and `horovodrun` by name, with or without an activated environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Tests start hundreds of processes; without compiled files each of them, and each start of pytest, compiles all anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup setup-dev demo test test-fast lint bench lock docs clean
 

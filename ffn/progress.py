@@ -5,13 +5,13 @@ import time
 from types import TracebackType
 from typing import Self
 
-from tqdm import tqdm
-
 LOG_INTERVAL_S = 10.0
 
 
 def log(message: str) -> None:
     """Write one line to stderr without breaking a bar that is being drawn there."""
+    from tqdm import tqdm  # here: the shortest commands show nothing
+
     tqdm.write(message, file=sys.stderr)
     sys.stderr.flush()
 
@@ -20,6 +20,8 @@ class Progress:
     """Counts work done, with rate and time left. Use as a context manager; `enabled=False` is silent."""
 
     def __init__(self, label: str, total: int | None, unit: str, done: int = 0, enabled: bool = True) -> None:
+        from tqdm import tqdm
+
         terminal = sys.stderr.isatty()
         self._bar = tqdm(
             desc=label,

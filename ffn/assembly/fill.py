@@ -13,8 +13,6 @@ from dataclasses import dataclass
 import edt
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
-from skimage.segmentation import watershed
 
 from ffn.config import Config
 from ffn.errors import ConfigError
@@ -84,6 +82,9 @@ def fill(
     nothing_free, all_free = ids[0] != 0, len(ids) == 1
     if nothing_free or all_free:
         return labels
+    from scipy import ndimage  # here: they take a quarter of a second to load, and most runs fill nothing
+    from skimage.segmentation import watershed
+
     distance = edt.edt(labels == 0, anisotropy=voxel_size, black_border=False, order="C", parallel=1)
     steps = [_SMOOTHING * min(voxel_size) / edge for edge in voxel_size]
     height = -ndimage.gaussian_filter(image.astype(np.float32), steps)

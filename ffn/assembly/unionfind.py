@@ -10,8 +10,6 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 Nodes = NDArray[np.int32] | NDArray[np.int64]
 
@@ -95,6 +93,9 @@ def _roots(above: Nodes, nodes: Nodes) -> Nodes:
 
 
 def _join(above: Nodes, a: Nodes, b: Nodes) -> None:
+    from scipy.sparse import coo_array  # takes a tenth of a second to load; plans need this module, not its work
+    from scipy.sparse.csgraph import connected_components
+
     differ = a != b
     a, b = a[differ], b[differ]
     if len(a) == 0:

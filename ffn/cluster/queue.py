@@ -171,6 +171,8 @@ class Queue:
         return full is not None and 0 <= self.now() - full < _poll_s()
 
     def _status(self, record: Record) -> Phase:
+        if not record.id and self._was_full():
+            return Phase.ALIVE  # it would not be submitted now: hundreds that wait ask the scheduler nothing
         record = self._identified(record)
         if not record.id:
             return self._try_again(record)

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ffn.cluster.scheduler import Called, Job, Phase, Seen, call
-from ffn.cluster.site import rank_depth
 
 _ALIVE = {
     "PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "STAGE_OUT", "SUSPENDED", "STOPPED", "SIGNALING", "RESIZING",
@@ -32,6 +31,8 @@ class Slurm:
         job.need("nodes", "runtime")
         nodes = int(job.resources["nodes"])
         per_node = max(int(job.resources.get("tasks", nodes)) // nodes, 1)
+        from ffn.cluster.site import rank_depth  # here: it takes longer to import than all else that a status needs
+
         depth = rank_depth(job.resources, per_node)
         return [
             "sbatch", "--parsable", f"--nodes={nodes}", f"--ntasks-per-node={per_node}",

@@ -30,7 +30,8 @@ def table_text() -> str:
     for name, section in _sections("", Config):
         lines += ["", f"## {name or 'Top level'}", "", _paragraphs(section), ""]
         lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
-        lines += [_row(section, key, field) for key, field in section.model_fields.items()]
+        properties = section.model_json_schema()["properties"]
+        lines += [_row(key, field, properties[key]) for key, field in section.model_fields.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -56,10 +57,10 @@ def _sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _sections_in(argument)
 
 
-def _row(section: type[BaseModel], key: str, field: FieldInfo) -> str:
+def _row(key: str, field: FieldInfo, schema: dict[str, Any]) -> str:
     inner = sections_of(field)
     meaning = field.description or (_paragraphs(inner[0]).partition("\n\n")[0] if inner else "")
-    cells = [f"`{key}`", _type(section, key, field), _default(field), meaning]
+    cells = [f"`{key}`", _type(field, schema), _default(field), meaning]
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 
@@ -67,7 +68,7 @@ def _paragraphs(section: type[BaseModel]) -> str:
     return inspect.getdoc(section) or ""
 
 
-def _type(section: type[BaseModel], key: str, field: FieldInfo) -> str:
+def _type(field: FieldInfo, schema: dict[str, Any]) -> str:
     inner = sections_of(field)
     if len(inner) > 1:
         return "name, section, or list of these"
@@ -78,7 +79,7 @@ def _type(section: type[BaseModel], key: str, field: FieldInfo) -> str:
         if annotation.startswith("int"):
             return "whole number or list of sections"
         return "section or list of sections" if "list[" in annotation else "section"
-    return _words(section.model_json_schema()["properties"][key])
+    return _words(schema)
 
 
 _NAMES = {
@@ -102,14 +103,7 @@ def _words(schema: dict[str, Any]) -> str:
         return f"{len(fixed)} x {_words(fixed[0])}" if fixed else f"list of {_words(schema['items'])}"
     limits = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
     bounds = [f"{sign} {schema[limit]:g}" for limit, sign in limits.items() if limit in schema]
-    name = {
-        "integer": "whole number",
-        "number": "number",
-        "string": "text",
-        "boolean": "true or false",
-        "object": "keys and values",
-    }
-    return " ".join([name[schema["type"]], " and ".join(bounds)]).strip()
+    return " ".join([_NAMES[schema["type"]], " and ".join(bounds)]).strip()
 
 
 def _default(field: FieldInfo) -> str:

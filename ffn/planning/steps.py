@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from math import ceil, prod
 from typing import TYPE_CHECKING
 
-from ffn.agglomeration.finding import group_size
 from ffn.assembly.evidence import groups
 from ffn.assembly.spec import looks_twice, worker_bytes
 from ffn.blockwise import Grid
@@ -108,6 +107,8 @@ _SLOW = 7.5
 
 
 def _agglomeration(config: Config, extent: Extent, fovs_per_s: float | None) -> list[StepWork]:
+    from ffn.agglomeration.finding import group_size  # loads SciPy's filters
+
     settings, rule, voxels = config.agglomeration, config.assembly, extent.voxels
     shard = rule.shard or shard_of(extent.region, rule.block)
     units, held = len(Grid(Box.of_shape(extent.region), shard)), worker_bytes(rule, shard) + _RIM * prod(rule.block)

@@ -12,7 +12,6 @@ from typing import Protocol
 import fastremap
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from ffn.errors import DataError, GeometryError
 from ffn.geometry import ZYX, Box, blocks
@@ -233,6 +232,8 @@ def _classify(
     labels: NDArray[np.generic], kept: NDArray[np.uint64], classes: NDArray[np.uint8], radius: ZYX
 ) -> NDArray[np.uint8]:
     """Classes of the voxels at least `radius` away from the faces of `labels`."""
+    from scipy import ndimage  # takes a tenth of a second to load; plans need this module, not its work
+
     core_shape = tuple(size - 2 * r for size, r in zip(labels.shape, radius, strict=True))
     core_slices = tuple(slice(r, r + size) for r, size in zip(radius, core_shape, strict=True))
     values = np.zeros(core_shape, np.uint8)

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from ffn.config import Config, LrStudy
 from ffn.errors import DataError
-from ffn.report.curves import smoothed
 from ffn.scaling.cells import Cell, cell_config, cell_settings
 from ffn.scaling.paths import StudyPaths
 from ffn.stages import Stage
@@ -50,6 +49,8 @@ def read_columns(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[np.flo
 
 def last_scores(folder: Path, smoothing: float) -> dict[str, dict[str, float]]:
     """Scores after the last step of the training in `folder`, by where they were judged; only finite ones."""
+    from ffn.report.curves import smoothed  # Matplotlib takes a third of a second to load
+
     found = {"training": {k: _last(smoothed(v, smoothing)) for k, v in _curves(folder / "curves.csv").items()}}
     if (folder / "validation.csv").exists():
         found["validation"] = {name: _last(values) for name, values in _curves(folder / "validation.csv").items()}

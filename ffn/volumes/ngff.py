@@ -7,6 +7,8 @@ from typing import Any
 from ffn.errors import VolumeError
 from ffn.volumes.base import VoxelSize
 
+METADATA = ("zarr.json", ".zarray", ".zgroup")
+"""Files of which a zarr array or group has one, in its versions 2 and 3."""
 _NANOMETRES = {"angstrom": 0.1, "nanometer": 1.0, "micrometer": 1e3, "millimeter": 1e6}
 
 

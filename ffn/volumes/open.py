@@ -5,9 +5,10 @@ from pathlib import Path
 
 from ffn.errors import VolumeError
 from ffn.geometry import Box
-from ffn.volumes import hdf5, precomputed, stack, zarr
+from ffn.volumes import hdf5, precomputed, stack
 from ffn.volumes.base import Volume, VoxelSize
 from ffn.volumes.convert import as_labels, as_uint8
+from ffn.volumes.ngff import METADATA
 
 FORMS = """expected one of
   file.h5:dataset                 HDF5, also file.h5.gz:dataset
@@ -53,7 +54,9 @@ def _open(uri: str, channel: int | None) -> Volume:
     if hdf5.URI.fullmatch(uri) and "://" not in uri and not path.is_dir():
         return hdf5.open_hdf5(uri, channel)
     if "://" not in uri and _is_zarr(path):
-        return zarr.open_zarr(uri, channel)
+        from ffn.volumes.zarr import open_zarr  # zarr takes a sixth of a second to load
+
+        return open_zarr(uri, channel)
     if channel is not None:
         raise VolumeError(f"{uri}: channels can be read from HDF5 datasets and zarr arrays with the axes c,z,y,x only.")
     if uri.startswith(precomputed.SCHEME):
@@ -70,4 +73,4 @@ def _open(uri: str, channel: int | None) -> Volume:
 
 
 def _is_zarr(path: Path) -> bool:
-    return any(part.endswith(".zarr") for part in path.parts) or any((path / name).exists() for name in zarr.METADATA)
+    return any(part.endswith(".zarr") for part in path.parts) or any((path / name).exists() for name in METADATA)

@@ -11,11 +11,9 @@ import zarr
 from ffn.errors import VolumeError
 from ffn.geometry import Box
 from ffn.volumes.base import Volume, VoxelSize, leading_index
-from ffn.volumes.ngff import Multiscale, multiscale_of
+from ffn.volumes.ngff import METADATA, Multiscale, multiscale_of
 from ffn.volumes.store import in_words, tensorstore_context
 from ffn.volumes.voxelsize import offset_of, voxel_size_of
-
-METADATA = ("zarr.json", ".zarray", ".zgroup")
 
 
 def open_zarr(uri: str, channel: int | None = None) -> Volume:

@@ -42,11 +42,13 @@ def normalised(image: np.ndarray) -> np.ndarray:
     return (image.astype(np.float32) - np.float32(128)) / np.float32(33)
 
 
+@pytest.mark.slow
 def test_edges_and_distance(normalised, golden):
     assert edge_mask(normalised).mean() == pytest.approx(golden["peaks"]["edge_fraction"], abs=1e-9)
     assert distance_to_edges(normalised).max() == pytest.approx(golden["peaks"]["max_edt"], abs=5e-7)
 
 
+@pytest.mark.slow
 def test_seeds(normalised, golden):
     assert len(peaks(normalised)) == golden["peaks"]["total_before_margin_filter"] == 17524
     seeds = peak_seeds(normalised, FOV)

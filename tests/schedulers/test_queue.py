@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -107,7 +108,7 @@ def test_job_over_its_time_is_submitted_again_as_often_as_it_may(standin):
 def test_lost_node_is_no_failure_of_the_job(standin):
     job_id = submit(standin, "if mkdir tried; then exec sleep 600; else exit 0; fi", restarts=1)
     while not (standin.workdir / "tried").exists():
-        os.sched_yield()
+        time.sleep(0.02)
     standin.end(job_id, "node")
     standin.wait_for(job_id)
     assert status(standin, job_id) == "running"
@@ -405,7 +406,8 @@ def test_jobs_wait_here_while_the_queue_is_full(standin):
 def test_many_jobs_through_a_queue_that_takes_few(standin, monkeypatch):
     """200 at once where 20 may be in the queue: each is done once, and none is refused."""
     standin.set("full", "20")
-    queue, registry = queue_of(standin, monkeypatch), Registry(standin.workdir / ".snakemake" / standin.key)
+    standin.env["FFN_CLUSTER_POLL_S"] = "1"
+    queue, registry = queue_of(standin, monkeypatch, time.time), Registry(standin.workdir / ".snakemake" / standin.key)
     waiting = {
         queue.submit(write_jobscript(standin, f"echo x >> {number}.done", output=f"{number}.json"))
         for number in range(200)
@@ -429,6 +431,7 @@ def test_full_queue_is_not_asked_for_each_job(standin):
     names = [submit(standin, output=f"{number}.json") for number in range(5)]
     assert [status(standin, name) for name in names] == ["running"] * 5
     assert len(standin.calls("qsub")) == 1
+    assert standin.calls("qstat") == standin.calls("qselect") == []
 
 
 def test_submission_goes_through_though_snakemake_is_killed_meanwhile(standin):

@@ -1,6 +1,7 @@
 """Our commands with a real Slurm of four nodes."""
 
 import os
+import time
 
 import pytest
 from jobscripts import status, submit, write_jobscript
@@ -45,6 +46,8 @@ def test_old_job_is_found_in_the_accounting(slurm, real_slurm):
 
 def test_job_over_its_time_goes_on_in_another(slurm, real_slurm):
     job_id = submit(slurm, "if mkdir tried; then exec sleep 600; else exit 0; fi", runtime=1, restarts=1)
+    real_slurm.wait_for(job_id, "RUNNING")
+    real_slurm.end_time(job_id)
     assert real_slurm.wait_for(job_id) == "TIMEOUT"
     assert status(slurm, job_id) == "running"
     again = last_id(slurm)
@@ -57,7 +60,7 @@ def test_job_of_a_lost_node_goes_on_in_another(slurm, real_slurm):
     task = "srun sh -c 'touch on-$SLURMD_NODENAME; exec sleep 600'"
     job_id = submit(slurm, f"if mkdir tried; then {task}; else exit 0; fi", nodes=2, restarts=1)
     while len(list(slurm.workdir.glob("on-*"))) < 2:
-        os.sched_yield()
+        time.sleep(0.05)
     node = real_slurm.first_node(job_id)
     real_slurm.kill_node(node)
     try:

@@ -12,7 +12,7 @@ import sys
 
 import ffn.prepare.run
 import ffn.training.run  # noqa: F401  (what `ffn train` imports, before the forks)
-from ffn.cli import main
+from ffn.cli import main as ffn_main
 
 TOUCHES = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.listdir", "os.scandir", "shutil.rmtree")
 SIGNS_OF_LIFE = "/ranks/"  # come by the clock
@@ -39,7 +39,7 @@ def run(last: int, folder: str, arguments: list[str]) -> tuple[int, int]:
     if child == 0:
         touches, status = watch(last, folder), 70
         try:
-            status = main(arguments)
+            status = ffn_main(arguments)
             sys.stdout.flush()
         finally:
             os.write(writer, str(touches[0]).encode())
@@ -50,11 +50,15 @@ def run(last: int, folder: str, arguments: list[str]) -> tuple[int, int]:
         return status, int(answer.read() or 0)
 
 
-if __name__ == "__main__":
-    moments, watched, rank, *command = sys.argv[1:]
+def main(moments: str, watched: str, rank: str, *command: str) -> int:
+    """All runs; the status of the last one."""
     mine = rank in ("", os.environ.get("HOROVOD_RANK", "0"))
     final = 0
     for moment in moments.split(","):
-        final, number = run(int(moment) if mine else 0, watched, command)
+        final, number = run(int(moment) if mine else 0, watched, [*command])
         print(f"run {final} {number}", flush=True)
-    sys.exit(final if final >= 0 else 128 - final)
+    return final if final >= 0 else 128 - final
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

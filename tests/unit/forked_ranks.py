@@ -1,6 +1,6 @@
 """Runs training by several Horovod ranks over Gloo, once or more, with something happening to one of them.
 
-Reads from stdin a JSON list of starts, each {"ranks", "folder", "arguments", "acts"}: the `ffn` arguments of every
+`main` takes a list of starts, each {"ranks", "folder", "arguments", "acts"}: the `ffn` arguments of every
 rank, and by rank [what, when]. A rank counts its *events*: it begins a step, or touches a file below `folder`. At event
 number `when` it does `what`: kill (SIGKILL), stop (SIGSTOP), hang (its reader sleeps), fail or bug (its reader raises),
 nan (its reader returns no numbers), term (SIGTERM to itself). Prints a JSON list of {"status", "events", "text"}, lists
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 import ffn.training.run  # noqa: F401  (what `ffn train` imports, before the forks)
-from ffn.cli import main
+from ffn.cli import main as ffn_main
 from ffn.errors import VolumeError
 from ffn.training.examples import Example, ExampleSource
 from ffn.training.lanes import Lanes
@@ -104,7 +104,7 @@ def rank_process(start: dict[str, Any], rank: int, port: int, report: int, text:
         os.dup2(text, descriptor)
     watch, status = Watch(start["folder"], start["acts"].get(str(rank))), 70
     try:
-        status = main(start["arguments"])
+        status = ffn_main(start["arguments"])
         sys.stdout.flush()
     finally:
         os.write(report, str(watch.events).encode())
@@ -150,5 +150,6 @@ def _wait(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-if __name__ == "__main__":
-    json.dump([run(start) for start in json.load(sys.stdin)], sys.stdout)
+def main(starts: list[dict[str, Any]]) -> None:
+    """All starts, one after the other."""
+    json.dump([run(start) for start in starts], sys.stdout)

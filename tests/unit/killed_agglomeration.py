@@ -15,14 +15,10 @@ from killing import Killer, use_executor
 
 from ffn.agglomeration import finding
 from ffn.blockwise.ledger import LedgerWriter
-
-kill = Killer(sys.argv[1], int(sys.argv[2]))
-# Worker processes import this module too, and so have the same network.
-use_executor(lambda *_, batch_size, **__: Batches(kill.watch(ConnectedNetwork()), max(batch_size, 1)))
-finding.GROUP = 1
+from ffn.cli import main as ffn_main
 
 
-def watch_ledger() -> None:
+def watch_ledger(kill: Killer) -> None:
     """Kill in the middle of a line, or between a unit and its line."""
     add = LedgerWriter.add
 
@@ -39,13 +35,14 @@ def watch_ledger() -> None:
     LedgerWriter.add = torn  # type: ignore[method-assign]
 
 
-def main() -> None:
-    from ffn.cli import main
-
+def main(where: str, count: str, *words: str) -> int:
+    kill = Killer(where, int(count))
+    use_executor(lambda *_, batch_size, **__: Batches(kill.watch(ConnectedNetwork()), max(batch_size, 1)))
+    finding.GROUP = 1
     kill.watch_renames()
-    watch_ledger()
-    sys.exit(main(sys.argv[3:]))
+    watch_ledger(kill)
+    return ffn_main(words)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(*sys.argv[1:]))

@@ -4,13 +4,25 @@ killed_export.py CONFIG WHERE N: at the N-th event of this kind (`killing.Killer
 shard, or of another file), before-note or after-note. Units are small.
 """
 
+import os
+import signal
 import sys
 from pathlib import Path
 
 from killing import Killer
 
+from ffn.blockwise import Result
 from ffn.config import load_config
 from ffn.export import shards
+from ffn.export.run import LayerTask
+
+
+class DyingTask(LayerTask):
+    """A task in which memory runs out."""
+
+    def run(self, unit: int) -> Result:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
 
 
 def main(config: str, where: str, count: str) -> None:

@@ -25,4 +25,5 @@ def main(config: str, image: str, checkpoint: str, output: str, where: str, coun
     run_tile(load_config(Path(config)), Tile(image, Path(checkpoint), None, Path(output)))
 
 
-main(*sys.argv[1:])
+if __name__ == "__main__":
+    main(*sys.argv[1:])

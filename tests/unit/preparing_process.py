@@ -1,10 +1,8 @@
 """`ffn prepare` with the limits of a large volume so low that a small one is large, maybe killed (SIGKILL).
 
-preparing_process.py WORKERS KILL ARGUMENT...: the process ends itself at the KILL-th file that gets its name or unit
+`start(WORKERS, KILL, ARGUMENT...)`: the process ends itself at the KILL-th file that gets its name or unit
 that is noted; 0 = never.
 """
-
-import sys
 
 from killing import Killer
 
@@ -33,7 +31,3 @@ def start(workers: str, kill_at: str, *arguments: str) -> int:
     kill.watch_renames()
     LedgerWriter.add = watched_add  # type: ignore[method-assign]
     return main(list(arguments))
-
-
-if __name__ == "__main__":
-    sys.exit(start(*sys.argv[1:]))

@@ -1,14 +1,12 @@
 """`ffn agglomerate` step by step, in parts, by several processes, and killed: the files are those of one process."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
 import sys
 from itertools import pairwise
-from pathlib import Path
 
+import forks
 import numpy as np
 import pytest
 import rods
@@ -23,11 +21,8 @@ from ffn.errors import StageError
 from ffn.runs import RunPaths
 from ffn.volumes import open_volume
 
-ROOT = Path(__file__).parents[2]
-SCRIPT = Path(__file__).with_name("killed_agglomeration.py")
 MAPS = ("sizes", "contacts", "places", "resegment", "relabel")
 STEPS = ("sizes", "segments", "contacts", "pairs", "places", "rank", "resegment", "join", "relabel", "summary")
-ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "unit")])}
 
 
 @pytest.fixture
@@ -71,18 +66,16 @@ def run(inputs, undisturbed):
 
 
 def started(folder, *arguments, where="never", count=0, rank=None, size=None):
-    """`ffn agglomerate` in a process of its own."""
-    command = [sys.executable, str(SCRIPT), where, str(count), "agglomerate", "--config", str(folder / "config.yaml")]
+    """`ffn agglomerate` in a process of its own, maybe one of several that a launcher started."""
+    words = (where, str(count), "agglomerate", "--config", folder / "config.yaml", *arguments)
     ranks = {} if rank is None else {"OMPI_COMM_WORLD_RANK": str(rank), "OMPI_COMM_WORLD_SIZE": str(size)}
-    return subprocess.Popen(
-        [*command, *arguments], env={**ENVIRONMENT, **ranks}, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    return forks.call("killed_agglomeration:main", *words, loaded=["ffn.agglomeration.run"], variables=ranks)
 
 
 def ended(*processes):
-    """Wait until all have ended well."""
-    told = [process.communicate()[1] for process in processes]
-    assert [process.returncode for process in processes] == [0] * len(processes), "\n".join(told)
+    """All at once, to their good end."""
+    done = forks.together(*processes)
+    assert [one.returncode for one in done] == [0] * len(processes), "\n".join(one.stderr for one in done)
 
 
 def agglomerated(folder):
@@ -189,18 +182,15 @@ def test_killed_while_several_are_filled(run, undisturbed, network):
     values = yaml.safe_load((run / "config.yaml").read_text())
     values["inference"] |= {"batch_size": 4, "concurrent": 8}
     (run / "batches.yaml").write_text(yaml.safe_dump(values))
-    process = started(run, "--config", str(run / "batches.yaml"), where="fov", count=700)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    killed(run, "fov", 700, "--config", run / "batches.yaml")
     agglomerate(load_config(run / "config.yaml"))
     assert contents(agglomerated(run)) == undisturbed[0]
     assert 0 < network.calls < undisturbed[1]
 
 
-def killed(folder, where, count):
-    process = started(folder, where=where, count=count)
-    told = process.communicate()[1]
-    assert process.returncode == -signal.SIGKILL, told
+def killed(folder, where, count, *arguments):
+    [done] = forks.together(started(folder, *arguments, where=where, count=count))
+    assert done.returncode == -signal.SIGKILL, done.stderr
 
 
 def test_steps_that_are_not_ready_say_so(run, network):

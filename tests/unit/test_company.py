@@ -2,15 +2,14 @@
 
 import json
 import random
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import forks
 import numpy as np
 import pytest
 import yaml
-from tiny_training import ROOT, environment, needs_horovod, settings
+from tiny_training import needs_horovod, settings
 
 from ffn.config import parse_config
 from ffn.model.checkpoint import read_tensors
@@ -46,14 +45,7 @@ def start(config: Path, output: Path, **acts: list[Any]) -> dict[str, Any]:
 
 
 def run(starts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tests/unit/forked_ranks.py")],
-        input=json.dumps(starts),
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = forks.run("forked_ranks:main", starts)
     assert done.returncode == 0, done.stderr
     ends: list[dict[str, Any]] = json.loads(done.stdout)
     return ends

@@ -4,10 +4,9 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import numpy as np
 import pytest
 import yaml
@@ -27,7 +26,6 @@ from ffn.volumes import create_hdf5
 from ffn.volumes.hdf5 import Hdf5Volume
 from ffn.volumes.store import Store, StoreLayout
 
-HERE = Path(__file__).parent
 SHAPE = (1100, 6, 6)
 UNITS = 9
 """Blocks of 128 sections."""
@@ -100,21 +98,18 @@ def assert_scored(run: Path) -> None:
 
 def started(run: Path, *arguments: str, rank: int | None = None, size: int = 1, die: tuple[int, str] | None = None):
     """A process of `ffn evaluate`, maybe one of several that a launcher started, or one that dies at a unit."""
-    program = ["-m", "ffn"] if die is None else [str(HERE / "killed_evaluation.py"), *map(str, die)]
-    variables = {key: value for key, value in os.environ.items() if not key.startswith(("OMPI", "HOROVOD", "PMI"))}
-    if rank is not None:
-        variables |= {"OMPI_COMM_WORLD_RANK": str(rank), "OMPI_COMM_WORLD_SIZE": str(size)}
-    return subprocess.Popen(
-        [sys.executable, *program, "evaluate", "--config", str(run), *arguments],
-        env=variables, cwd=HERE.parents[1], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    words = [] if die is None else [*map(str, die)]
+    ranks = {} if rank is None else {"OMPI_COMM_WORLD_RANK": str(rank), "OMPI_COMM_WORLD_SIZE": str(size)}
+    command = ["evaluate", "--config", str(run), *arguments]
+    function = forks.FFN if die is None else "killed_evaluation:main"
+    return forks.call(function, *words, command, loaded=["ffn.evaluation"], variables=ranks)
 
 
 def ended(processes) -> list[str]:
-    """What the processes printed, once all have ended well."""
-    told = [process.communicate() for process in processes]
-    assert [process.returncode for process in processes] == [0] * len(processes), told
-    return [out for out, _ in told]
+    """What the processes print, all at once, to their good end."""
+    done = forks.together(*processes)
+    assert [one.returncode for one in done] == [0] * len(processes), [one.stderr for one in done]
+    return [one.stdout for one in done]
 
 
 def noted(run: Path) -> list[int]:
@@ -170,8 +165,7 @@ def test_worker_processes_make_the_same_tables(run):
 def test_a_kill_loses_one_unit_of_each_process(run, when):
     last = np.random.default_rng(list(when.encode())).integers(1, UNITS // 2, 2)
     dying = [started(run, "--step", "tables", rank=k, size=2, die=(int(last[k]), when)) for k in (0, 1)]
-    told = [process.communicate() for process in dying]
-    assert [process.returncode for process in dying] == [-signal.SIGKILL] * 2, told
+    assert [one.returncode for one in forks.together(*dying)] == [-signal.SIGKILL] * 2
     assert len(noted(run)) == sum(last - 1)
     ended([started(run, "--step", "tables")])
     # What was noted is kept: the two units at which they died were begun twice, all others once.

@@ -6,22 +6,24 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import forks
 import neuroglancer
 import numpy as np
 import pytest
 from cloudvolume import CloudVolume
 from exported import BOX, make_run
+from killed_export import DyingTask
 
-from ffn.blockwise import JobPart, Result, Share
+from ffn.blockwise import JobPart, Share
 from ffn.blockwise.ledger import Entry, LedgerWriter
 from ffn.cli import main
 from ffn.config import Config, parse_config
 from ffn.errors import StageError, VolumeError, WorkerError
 from ffn.export import export_run, shards, with_server
-from ffn.export.run import LayerTask
 from ffn.export.state import contrast_of
 from ffn.files import write_json
 from ffn.runs import RunPaths
@@ -259,14 +261,6 @@ def test_a_worker_that_is_killed_ends_in_one_message(tmp_path: Path, monkeypatch
     assert (RunPaths.of(config).export / "done.json").exists()
 
 
-class DyingTask(LayerTask):
-    """A task in which memory runs out."""
-
-    def run(self, unit: int) -> Result:
-        os.kill(os.getpid(), signal.SIGKILL)
-        raise AssertionError
-
-
 def test_killed_export_is_completed_by_the_same_command(config: Config, tmp_path: Path) -> None:
     killed = make_run(tmp_path, chunk=[8, 8, 8], workers=1)  # many chunks: killed long before the end
     file = tmp_path / "config.json"
@@ -276,7 +270,7 @@ def test_killed_export_is_completed_by_the_same_command(config: Config, tmp_path
         [sys.executable, "-m", "ffn", "export", "--config", str(file)], stderr=subprocess.DEVNULL
     )
     while process.poll() is None and not list(export.glob("*/*.partial")):
-        pass
+        time.sleep(0.001)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not (export / "done.json").exists()
@@ -326,9 +320,7 @@ def test_killed_and_run_again_ends_in_the_same_files_and_one_unit_is_lost(
     config = make_run(tmp_path, workers=1)
     file = tmp_path / "config.json"
     file.write_text(json.dumps(config.model_dump(mode="json")))
-    command = [sys.executable, str(HERE / "killed_export.py"), str(file), where, str(count)]
-    environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    ended = forks.run("killed_export:main", file, where, str(count))
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     export = RunPaths.of(config).export
     assert not (export / "done.json").exists()
@@ -358,7 +350,7 @@ def test_two_exports_of_one_run_at_once(whole: dict[str, bytes], tmp_path: Path)
     export = RunPaths.of(config).export
     first = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     while first.poll() is None and not list(export.glob("*/*/*.shard")):
-        pass
+        time.sleep(0.001)
     first.send_signal(signal.SIGSTOP)
     second = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     first.send_signal(signal.SIGCONT)

@@ -1,12 +1,10 @@
 """Inference and assembly of a whole run, killed again and again at random, end in the files of an undisturbed run."""
 
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import numpy as np
 import pytest
 import yaml
@@ -15,8 +13,7 @@ from flooding import blobs
 from ffn.geometry import Box
 from ffn.volumes import create_hdf5
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
+LOADED = ("ffn.assembly.run", "ffn.inference.tiles")
 SHAPE = (40, 42, 44)
 KILLS = 50
 LONGEST = 90
@@ -24,9 +21,7 @@ LONGEST = 90
 
 
 def run(folder: Path, count: int) -> int:
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{HERE}"}
-    command = [sys.executable, str(HERE / "killed_run.py"), "config.yaml", str(count)]
-    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment)
+    ended = forks.run("killed_run:main", "config.yaml", str(count), loaded=LOADED, folder=folder)
     assert ended.returncode in (0, -signal.SIGKILL), ended.stderr
     return ended.returncode
 

@@ -9,12 +9,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import forks
 import numpy as np
 import pytest
 import yaml
+from forks import ROOT
 from tiny_training import (
     BIN,
-    ROOT,
     environment,
     horovodrun,
     needs_horovod,
@@ -22,6 +23,7 @@ from tiny_training import (
     settings,
     train,
     train_command,
+    train_ranks,
     write_config,
     write_volume,
 )
@@ -54,8 +56,8 @@ def test_two_ranks_equal_one_rank_with_both_shards(folder: Path, optimizer: str)
     two = write_config(folder, "two.yaml", batch=1, ranks=2, **common)
     alone, together = folder / f"{optimizer}-1", folder / f"{optimizer}-2"
     train(one, "--output", str(alone))
-    done = run(horovodrun(train_command(two, "--output", str(together))))
-    assert done.returncode == 0, done.stderr
+    status, told = train_ranks(two, together)
+    assert status == [0, 0], told
     expected, actual = weights(alone), weights(together)
     assert expected.keys() == actual.keys()
     for name, value in expected.items():
@@ -66,7 +68,7 @@ def test_two_ranks_equal_one_rank_with_both_shards(folder: Path, optimizer: str)
     rows = [[line.split(",") for line in (o / "curves.csv").read_text().splitlines()[1:]] for o in (alone, together)]
     assert [row[:2] for row in rows[0]] == [row[:2] for row in rows[1]]
     np.testing.assert_allclose(np.array(rows[0], float), np.array(rows[1], float), rtol=1e-4, atol=1e-5)
-    assert done.stdout.count("final F1") == 1
+    assert ["final F1" in text for text in told] == [True, False]
 
 
 @needs_horovod
@@ -91,8 +93,8 @@ def test_virtual_workers_equal_real_ones(
     virtual = held_out(folder, f"virtual{workers}", augmentation, virtual_workers=workers, microbatch=2, **common)
     alone, together = folder / f"virtual{workers}", folder / f"real{workers}"
     train(virtual, "--output", str(alone))
-    done = run(horovodrun(train_command(real, "--output", str(together)), workers))
-    assert done.returncode == 0, done.stderr
+    status, told = train_ranks(real, together, workers)
+    assert status == [0] * workers, told
     expected = weights(together)
     for name, value in weights(alone).items():
         np.testing.assert_allclose(value, expected[name], rtol=0, atol=2e-6, err_msg=name)
@@ -124,8 +126,8 @@ def test_other_messages_bring_about_the_same_weights(folder: Path, allreduce: di
     for sort, given in (("plain", {}), (name, allreduce)):
         path, output = folder / f"message-{sort}.yaml", folder / f"message-{name}-{sort}"
         path.write_text(yaml.safe_dump({**values, "allreduce": given}))
-        done = run(horovodrun(train_command(path, "--output", str(output))))
-        assert done.returncode == 0, done.stderr
+        status, told = train_ranks(path, output)
+        assert status == [0, 0], told
         found.append(np.concatenate([value.ravel() for value in weights(output).values()]))
     difference = np.linalg.norm(found[0] - found[1]) / np.linalg.norm(found[0])
     assert difference < (5e-3 if name == "fp16" else 1e-5)
@@ -138,15 +140,14 @@ def test_two_ranks_take_up_the_training_of_one(folder: Path) -> None:
     one = write_config(folder, "grown.yaml", batch=1, steps=12, checkpoint_every=4, log_every=4)
     two = write_config(folder, "grown-2.yaml", batch=1, steps=12, checkpoint_every=4, log_every=4, ranks=2)
     output = folder / "grown"
-    dying = [sys.executable, str(ROOT / "tests/unit/dying_process.py")]
-    calm = run([*dying, "0", str(folder / "calm-1"), "", *train_command(one, "--output", str(folder / "calm-1"))[3:]])
-    touches = int(calm.stdout.split()[-1])
-    run([*dying, str(touches * 2 // 3), str(output), "", *train_command(one, "--output", str(output))[3:]])
+    dying, calm, words = "dying_process:main", folder / "calm-1", ("train", "--config", one, "--output")
+    touches = int(forks.run(dying, "0", calm, "", *words, calm).stdout.split()[-1])
+    forks.run(dying, str(touches * 2 // 3), output, "", *words, output)
     assert sorted(path.name for path in (output / "checkpoints").iterdir())[0] == "step-00000004"
-    done = run(horovodrun(train_command(two, "--output", str(output))))
-    assert done.returncode == 0, done.stderr
-    step = int(re.search(r"The run changes after step (\d+): 1 -> 2 ranks", done.stderr)[1])
-    assert "1 lanes go on with their examples, 1 begin with examples not seen yet" in done.stderr
+    status, told = train_ranks(two, output)
+    assert status == [0, 0], told
+    step = int(re.search(r"The run changes after step (\d+): 1 -> 2 ranks", told[0])[1])
+    assert "1 lanes go on with their examples, 1 begin with examples not seen yet" in told[0]
     rows = np.loadtxt(output / "curves.csv", delimiter=",", skiprows=1)
     assert rows[-1][:2].tolist() == [12, step + 2 * (12 - step)]
 
@@ -233,18 +234,18 @@ def test_another_number_of_ranks_does_not_change_a_finished_run(folder: Path) ->
     config = write_config(folder, "more.yaml", batch=1, steps=5)
     output = folder / "more"
     train(config, "--output", str(output))
-    refused = run(horovodrun(train_command(config, "--output", str(output))))
-    assert refused.returncode != 0
-    assert "training.ranks: there 1, now 2" in refused.stderr
-    assert "Rank 1 stops because rank 0 could not go on" in refused.stderr
+    status, told = train_ranks(config, output)
+    assert status == [2, 2]
+    assert "training.ranks: there 1, now 2" in told[0]
+    assert "Rank 1 stops because rank 0 could not go on" in told[1]
     assert json.loads((output / "done.json").read_text())["facts"]["layouts"][-1]["ranks"] == 1
 
 
 @needs_horovod
 def test_ranks_that_cannot_meet_are_refused(folder: Path) -> None:
     config = write_config(folder, "alone.yaml", batch=1, steps=5)
-    alone = {**environment(), "PMI_RANK": "0", "PMI_SIZE": "2"}
-    refused = run(train_command(config, "--output", str(folder / "alone")), env=alone)
+    alone = {"PMI_RANK": "0", "PMI_SIZE": "2"}
+    refused = forks.ffn("train", "--config", config, "--output", folder / "alone", variables=alone)
     assert refused.returncode == 2
     assert "ffn attend --notes FOLDER" in refused.stderr
     assert "Traceback" not in refused.stderr

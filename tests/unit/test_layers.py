@@ -1,6 +1,8 @@
-"""Each layer of the package imports only from layers above it: read from the source, nothing is imported."""
+"""Each layer of the package imports only from layers above it, by its source; what is started often loads little."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,6 +73,20 @@ def test_commands_import_their_work_only_when_run(path):
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_modules_are_small(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+
+
+@pytest.mark.parametrize(
+    ("module", "libraries"),
+    [
+        ("ffn.cli", {"numpy", "pydantic", "tqdm"}),  # every command
+        ("ffn.cluster.commands", {"numpy", "pydantic", "tqdm"}),  # each question for the state of a job
+        ("ffn.workflow", {"tensorflow", "matplotlib", "scipy", "zarr", "cloudvolume"}),  # each start of Snakemake
+    ],
+)
+def test_what_is_started_often_loads_little(module, libraries):
+    told = f"import sys, {module}; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True).stdout.split()
+    assert libraries & set(loaded) == set()
 
 
 def test_an_import_of_a_later_layer_is_seen():

@@ -8,10 +8,11 @@ import sys
 import time
 from pathlib import Path
 
+import forks
 import pytest
 import yaml
 from stopping import refused_while_locked
-from tiny_training import environment, run, settings
+from tiny_training import environment, settings, train
 
 from ffn.config import parse_config
 from ffn.scaling.cells import Cell, cell_config
@@ -40,15 +41,11 @@ def write_study(folder: Path) -> Path:
     return path
 
 
-def study_command(config: Path) -> list[str]:
-    return [sys.executable, "-m", "ffn", "study", "lr", "--config", str(config)]
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An undisturbed study."""
     folder = tmp_path_factory.mktemp("study")
-    done = run(study_command(write_study(folder)))
+    done = forks.ffn("study", "lr", "--config", write_study(folder))
     assert done.returncode == 0, done.stderr
     assert f"lr_study: {CELLS} cells" in done.stderr
     assert "left" in done.stderr
@@ -78,9 +75,7 @@ def test_a_cell_among_others_is_what_it_is_alone(finished: Path, tmp_path: Path)
     cell = max(read_outcomes(config), key=lambda cell: (cell.seed, cell.workers))
     alone = tmp_path / "cell.yaml"
     alone.write_text(yaml.safe_dump(cell_config(config, cell).model_dump(mode="json")))
-    command = [sys.executable, "-m", "ffn", "train", "--config", str(alone), "--output", str(tmp_path / "out")]
-    done = run(command)
-    assert done.returncode == 0, done.stderr
+    train(alone, "--output", str(tmp_path / "out"))
     for name in ("curves.csv", "model.ckpt.data-00000-of-00001"):
         theirs = cells_of(finished) / cell.name / "train" / name
         assert (tmp_path / "out" / name).read_bytes() == theirs.read_bytes(), name
@@ -88,7 +83,8 @@ def test_a_cell_among_others_is_what_it_is_alone(finished: Path, tmp_path: Path)
 
 @pytest.mark.slow
 def test_killed_study_goes_on(finished: Path, tmp_path: Path) -> None:
-    command = study_command(write_study(tmp_path))
+    config = write_study(tmp_path)
+    command = [sys.executable, "-m", "ffn", "study", "lr", "--config", str(config)]
     with subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL, start_new_session=True) as process:
         second = cells_of(tmp_path) / Cell(1, 0, 0).name / "train" / "curves.csv"
         try:
@@ -99,7 +95,7 @@ def test_killed_study_goes_on(finished: Path, tmp_path: Path) -> None:
             os.killpg(process.pid, signal.SIGKILL)
     first = cells_of(tmp_path) / Cell(1, -1, 0).name / "done.json"
     before = first.stat().st_mtime_ns
-    again = run(command)
+    again = forks.ffn("study", "lr", "--config", config)
     assert again.returncode == 0, again.stderr
     assert first.stat().st_mtime_ns == before
     for cell in cells_of(finished).iterdir():

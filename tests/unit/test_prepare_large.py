@@ -1,12 +1,11 @@
 """Volumes too large to list all centres of examples: a sample of a fixed grid, a store, whoever does the units."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import forks
 import h5py
 import numpy as np
 import pytest
@@ -26,7 +25,6 @@ from ffn.prepare.volume import Limits
 from ffn.training.examples import ExampleSource, LaneStream, patch_size
 from ffn.volumes import open_volume
 
-SCRIPT = Path(__file__).with_name("preparing_process.py")
 LISTED = replace(LIMITS, listed=10**9)
 STEPS = ["label_sizes", "objects", "classes", "class_counts", "sample", "coordinates", "seeds", "summary"]
 
@@ -249,11 +247,8 @@ class TestWhoeverDoesIt:
         command = command_in(tmp_path, values)
         for step in STEPS:
             parts = ["1/1"] if step in ("objects", "class_counts", "summary") else ["1/3", "2/3", "3/3"]
-            processes = [
-                begin([*command, "--step", step, "--part", part], rank=rank) for part in parts for rank in (0, 1)
-            ]
-            for process in processes:
-                assert process.wait(300) == 0, process.stderr
+            words = [[*command, "--step", step, "--part", part] for part in parts]
+            assert statuses(*(process(one, rank=rank) for one in words for rank in (0, 1))) == [0] * 2 * len(parts)
         assert made(tmp_path) == made(undisturbed)
 
     @pytest.mark.slow
@@ -261,18 +256,17 @@ class TestWhoeverDoesIt:
         command = command_in(tmp_path, values)
         killed = 0
         for count in (1, 2, 5, 3, 8, 4, 13, 6, 21, 9, 15, 30):
-            status = begin(command, workers=1 + killed % 2, kill_at=count).wait(300)
+            [status] = statuses(process(command, workers=1 + killed % 2, kill_at=count))
             assert status in (0, -9)
             killed += status == -9
         assert killed >= 10
-        assert begin(command).wait(300) == 0
+        assert statuses(process(command)) == [0]
         assert made(tmp_path) == made(undisturbed)
 
     @pytest.mark.slow
     def test_two_at_once(self, values, undisturbed, tmp_path):
         command = command_in(tmp_path, values)
-        processes = [begin(command, workers=2) for _ in range(2)]
-        assert [process.wait(300) for process in processes] == [0, 0]
+        assert statuses(*(process(command, workers=2) for _ in range(2))) == [0, 0]
         assert made(tmp_path) == made(undisturbed)
 
     def test_by_the_command(self, values, undisturbed, tmp_path, capsys):
@@ -328,8 +322,12 @@ def command_in(folder: Path, values: dict[str, object]) -> list[str]:
     return ["prepare", "--config", str(path)]
 
 
-def begin(command: list[str], workers: int = 1, kill_at: int = 0, rank: int | None = None) -> "subprocess.Popen[bytes]":
-    variables = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SCRIPT.parents[2]), str(SCRIPT.parent)])}
-    if rank is not None:
-        variables |= {"OMPI_COMM_WORLD_RANK": str(rank), "OMPI_COMM_WORLD_SIZE": "2"}
-    return subprocess.Popen([sys.executable, str(SCRIPT), str(workers), str(kill_at), *command], env=variables)
+def process(command: list[str], workers: int = 1, kill_at: int = 0, rank: int | None = None) -> dict[str, Any]:
+    """The command in a process of its own, maybe the first or second of two that a launcher started."""
+    ranks = {} if rank is None else {"OMPI_COMM_WORLD_RANK": str(rank), "OMPI_COMM_WORLD_SIZE": "2"}
+    return forks.call("preparing_process:start", str(workers), str(kill_at), *command, variables=ranks)
+
+
+def statuses(*processes: dict[str, Any]) -> list[int]:
+    """Exit codes of processes that run at once."""
+    return [done.returncode for done in forks.together(*processes)]

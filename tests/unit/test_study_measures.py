@@ -1,13 +1,13 @@
 """Measurements of the scaling study by real ranks: throughput over ranks, and the calibration of the cost model."""
 
 import json
-import os
 import sys
 from pathlib import Path
 
+import forks
 import pytest
 import yaml
-from tiny_training import BIN, environment, horovodrun, needs_horovod, run, settings
+from tiny_training import horovodrun, needs_horovod, run, settings
 
 from ffn.config import Config, parse_config
 from ffn.prepare.run import prepare_training
@@ -40,9 +40,8 @@ def configured(config_file: Path) -> Config:
 
 def study(config_file: Path, *part: str, ranks: int = 1) -> str:
     """What `ffn study` says."""
-    command = [sys.executable, "-m", "ffn", "study", *part, "--config", str(config_file)]
-    variables = {**environment(), "PATH": f"{BIN}:{os.environ['PATH']}"}
-    done = run(command if ranks == 1 else horovodrun(command, ranks), env=variables)
+    words = ["study", *part, "--config", str(config_file)]
+    done = forks.ffn(*words) if ranks == 1 else run(horovodrun([sys.executable, "-m", "ffn", *words], ranks))
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
@@ -78,7 +77,7 @@ def test_throughput_of_the_ranks_that_were_started(config_file: Path) -> None:
     rows = json.loads((StudyPaths.of(configured(config_file)).strong / "scaling.json").read_text())["rows"]
     assert [row["ranks"] for row in rows] == [1, 2]
     assert all(row["fovs_per_s"] > 0 for row in rows)
-    refused = run([sys.executable, "-m", "ffn", "study", "rate", "--ranks", "2", "--config", str(config_file)])
+    refused = forks.ffn("study", "rate", "--ranks", "2", "--config", config_file)
     assert refused.returncode != 0
     assert "--ranks 2, but nothing in the environment says which of them this process is" in refused.stderr
     assert "Traceback" not in refused.stderr

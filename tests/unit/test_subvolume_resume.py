@@ -5,10 +5,9 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
-from pathlib import Path
 
+import forks
 import numpy as np
 import pytest
 import yaml
@@ -32,7 +31,7 @@ from ffn.prepare.seeds import coarse_seeds, peak_seeds
 from ffn.stages import Stage
 from ffn.volumes import create_hdf5, open_volume
 
-ROOT = Path(__file__).parents[2]
+LOADED = ("ffn.inference.subvolume",)
 SHAPE = (34, 36, 38)
 VALUES = {
     "run": "killed",
@@ -72,10 +71,7 @@ def killed(tmp_path, inputs, output, every_s, where, count):
     """Run the tile in a process of its own, which kills itself (`killed_tile.py`)."""
     config = tmp_path / f"every{every_s}.yaml"
     config.write_text(yaml.safe_dump({**VALUES, "inference": {**VALUES["inference"], "checkpoint_every_s": every_s}}))
-    script = Path(__file__).with_name("killed_tile.py")
-    command = [sys.executable, str(script), str(config), inputs[0], str(inputs[1]), str(output), where, str(count)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    ended = forks.run("killed_tile:main", config, *inputs, output, where, str(count), loaded=LOADED)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
 
 

@@ -6,14 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import pytest
 import yaml
 from tiny_training import environment as process_environment
 from tiny_training import settings
 
-from ffn.config import Threads, parse_config
+from ffn.config import Config, Threads, parse_config
 from ffn.errors import ConfigError
-from ffn.training.threads import common_cores, environment, intra_op, own_cores, set_environment, share
+from ffn.training.threads import common_cores, environment, intra_op, own_cores, set_environment, share, use_devices
 
 STATED = {"onednn": False, "omp": 3, "kmp_blocktime": 0, "kmp_affinity": "granularity=fine,compact,1,0"}
 VARIABLES = {
@@ -35,19 +36,6 @@ class Watcher:
 sys.meta_path.insert(0, Watcher())
 from ffn.cli import main
 main(sys.argv[1:-1])
-"""
-
-USE_DEVICES = """
-import json, os, sys
-from ffn.config import Config
-from ffn.training.ranks import Ranks
-from ffn.training.threads import use_devices
-use_devices(Config.model_validate(json.loads(sys.argv[1])), Ranks(local_rank=1, local_size=2))
-import tensorflow as tf
-tf.matmul(tf.ones((64, 64)), tf.ones((64, 64))).numpy()
-names = [open(f"/proc/self/task/{task}/comm").read().strip() for task in os.listdir("/proc/self/task")]
-threads = {"inter_op": names.count("tf_Compute"), "intra_op": tf.config.threading.get_intra_op_parallelism_threads()}
-print(json.dumps({**threads, "cores": sorted(os.sched_getaffinity(0))}))
 """
 
 
@@ -120,11 +108,24 @@ def test_ranks_that_a_launcher_has_bound_keep_its_cores(monkeypatch: pytest.Monk
     assert common_cores(2) == 2
 
 
+def threads_in_use(config: str) -> None:
+    """Print the threads that TensorFlow has, and the cores."""
+    import tensorflow as tf
+
+    from ffn.training.ranks import Ranks
+
+    use_devices(Config.model_validate(json.loads(config)), Ranks(local_rank=1, local_size=2))
+    tf.matmul(tf.ones((64, 64)), tf.ones((64, 64))).numpy()
+    names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+    threads = tf.config.threading.get_intra_op_parallelism_threads()
+    cores = sorted(os.sched_getaffinity(0))
+    print(json.dumps({"inter_op": names.count("tf_Compute"), "intra_op": threads, "cores": cores}))
+
+
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
 def test_tensorflow_runs_with_the_threads_and_cores_of_the_configuration(tmp_path: Path) -> None:
     values = {**settings(tmp_path), "threads": {"intra_op": 3, "inter_op": 2, "pin": True}}
     config = parse_config(values).model_dump_json()
-    command = [sys.executable, "-c", USE_DEVICES, config]
-    done = subprocess.run(command, capture_output=True, text=True, env=process_environment(), check=True)
+    done = forks.run("test_threads:threads_in_use", config, loaded=forks.TRAINING)
     expected = share(sorted(os.sched_getaffinity(0)), 1, 2)
     assert json.loads(done.stdout) == {"inter_op": 2, "intra_op": 3, "cores": expected}

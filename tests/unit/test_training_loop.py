@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 import tensorflow as tf
-from tiny_training import run, settings, train, train_command, write_config
+from tiny_training import run, settings, train_command, try_training, write_config
 
 from ffn.config import Training, parse_config
 from ffn.errors import ConfigError, DataError, StageError
@@ -48,7 +48,8 @@ def test_the_loss_falls_and_f1_rises(folder: Path) -> None:
 
 def test_command_writes_all_files_and_prints_f1_and_rate(folder: Path) -> None:
     config = write_config(folder, steps=8, log_every=3)
-    done = train(config, "--output", str(folder / "command"))
+    done = run(train_command(config, "--output", str(folder / "command")))
+    assert done.returncode == 0, done.stderr
     assert "final F1" in done.stdout
     assert "FOVs/s" in done.stdout
     assert "train: 16/16 FOV" in done.stderr
@@ -112,7 +113,7 @@ def test_the_step_is_traced_once(folder: Path) -> None:
 
 def test_divergence_names_step_and_rank_and_leaves_no_model(folder: Path) -> None:
     config = write_config(folder, steps=20, optimizer="sgd", learning_rate=1e30, gradient_clip=None)
-    stopped = run(train_command(config, "--output", str(folder / "diverged")))
+    stopped = try_training(config, "--output", str(folder / "diverged"))
     assert stopped.returncode == 2
     assert "The loss is" in stopped.stderr
     assert "on rank 0" in stopped.stderr
@@ -279,7 +280,7 @@ def test_labels_without_an_object_are_refused(tmp_path: Path) -> None:
     config = write_config(tmp_path)
     with h5py.File(tmp_path / "volume.h5", "r+") as file:
         file["labels"][...] = 0
-    refused = run(train_command(config))
+    refused = try_training(config)
     assert refused.returncode == 2
     assert "Traceback" not in refused.stderr
     assert not (tmp_path / "results/tiny/train").exists()

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_training import run, settings, train, train_command, write_config
+from tiny_training import settings, train, try_training, write_config
 
 from ffn.config import Config, parse_config
 from ffn.errors import CheckpointError, ConfigError, StageError
@@ -147,7 +147,7 @@ def test_a_finished_run_stays_what_it_is(folder: Path) -> None:
     train(write_config(folder, "two.yaml", steps=5, batch=2), "--output", output)
     same = train(write_config(folder, "virtual.yaml", steps=5, batch=1, virtual_workers=2), "--output", output)
     assert "already complete" in same.stdout
-    other = run(train_command(write_config(folder, "three.yaml", steps=5, batch=3), "--output", output))
+    other = try_training(write_config(folder, "three.yaml", steps=5, batch=3), "--output", output)
     assert other.returncode == 2
     assert "is complete, with results of another configuration (training.batch: there 2, now 3)" in other.stderr
     facts = json.loads((folder / "finished/done.json").read_text())["facts"]
@@ -171,7 +171,7 @@ def test_only_one_training_works_in_a_folder(folder: Path) -> None:
     config = write_config(folder, "lock.yaml", steps=5)
     output = folder / "locked"
     with lock(output / "lock"):
-        refused = run(train_command(config, "--output", str(output)))
+        refused = try_training(config, "--output", str(output))
         assert refused.returncode == 2
         assert f"Another process works in {output}: process {os.getpid()} on " in refused.stderr
         with pytest.raises(StageError, match="Wait until it ends"):

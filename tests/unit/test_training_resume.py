@@ -8,14 +8,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import forks
 import pytest
 import yaml
-from tiny_training import ROOT, environment, run, settings, train, train_command, write_config, write_volume
+from tiny_training import environment, run, settings, train, try_training, write_config, write_volume
 
 from ffn.config import parse_config
 from ffn.prepare.run import prepare_training
 
-DYING = [sys.executable, str(ROOT / "tests/unit/dying_process.py")]
 BEST = ("validation.csv", "best.json", "best.ckpt.index", "best.ckpt.data-00000-of-00001")
 RESULTS = ("model.ckpt.index", "model.ckpt.data-00000-of-00001", "model.json", "curves.csv")
 
@@ -47,7 +47,7 @@ def contents(output: Path) -> dict[str, bytes]:
 def runs(output: Path, config: Path, moments: list[int]) -> list[tuple[int, int]]:
     """Status and touched files of one run after the other, each killed at its moment; 0 = not."""
     text = ",".join(str(moment) for moment in moments)
-    done = run([*DYING, text, str(output), "", "train", "--config", str(config), "--output", str(output)])
+    done = forks.run("dying_process:main", text, output, "", "train", "--config", config, "--output", output)
     lines = [line.split() for line in done.stdout.splitlines() if line.startswith("run ")]
     assert len(lines) == len(moments), done.stderr
     assert all(int(status) in (0, -signal.SIGKILL) for _, status, _ in lines), done.stderr
@@ -137,7 +137,7 @@ def test_a_finished_folder_is_not_overwritten_by_other_settings(
 ) -> None:
     output = folder / "undisturbed"
     other = write_config(folder, "other.yaml", steps=23, log_every=4, learning_rate=1e-3)
-    refused = run(train_command(other, "--output", str(output)))
+    refused = try_training(other, "--output", str(output))
     assert refused.returncode == 2
     assert "training.learning_rate: there 0.005, now 0.001" in refused.stderr
     assert "Traceback" not in refused.stderr
@@ -153,7 +153,7 @@ def test_microbatch_and_checkpoint_interval_are_not_part_of_the_settings(
 
 
 def test_resume_needs_something_to_resume(folder: Path, config: Path) -> None:
-    refused = run(train_command(config, "--output", str(folder / "nothing"), "--resume"))
+    refused = try_training(config, "--output", str(folder / "nothing"), "--resume")
     assert refused.returncode == 2
     assert "no checkpoint to resume from" in refused.stderr
     assert not (folder / "nothing").exists()
@@ -166,7 +166,7 @@ def test_a_damaged_checkpoint_is_named(folder: Path, config: Path) -> None:
     (output / "done.json").unlink()
     for file in (output / "checkpoints/step-00000020").glob("rank-*.npz"):
         file.write_bytes(file.read_bytes()[:500])
-    refused = run(train_command(config, "--output", str(output), "--resume"))
+    refused = try_training(config, "--output", str(output), "--resume")
     assert refused.returncode == 2
     assert "step-00000020 cannot be used" in refused.stderr
     assert "Traceback" not in refused.stderr

@@ -1,21 +1,22 @@
 """A training run that takes seconds: a 36^3 volume of bright cells between dark membranes, and its configuration."""
 
 import importlib.util
-import os
+import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import forks
 import h5py
 import numpy as np
 import pytest
 import yaml
+from forks import environment
 from scipy import ndimage
 
 from ffn.config import Config, parse_config
 
-ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 
 needs_horovod = pytest.mark.skipif(importlib.util.find_spec("horovod") is None, reason="needs Horovod: make setup")
@@ -85,19 +86,26 @@ def train_command(config: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "ffn", "train", "--config", str(config), *more]
 
 
-def environment() -> dict[str, str]:
-    """The environment of a training process: this source tree, no launcher's variables."""
-    launchers = ("HOROVOD", "OMPI", "PMI", "PMIX", "SLURM", "MV2", "ALPS", "PALS")
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(launchers)}
-    return {**kept, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1"}
-
-
 def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
     options.setdefault("env", environment())
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, **options)
 
 
+def try_training(config: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    """`ffn train`, whatever comes of it."""
+    return forks.ffn("train", "--config", config, *more)
+
+
 def train(config: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    done = run(train_command(config, *more))
+    done = try_training(config, *more)
     assert done.returncode == 0, done.stderr
     return done
+
+
+def train_ranks(config: Path, output: Path, ranks: int = 2) -> tuple[list[int], list[str]]:
+    """`ffn train` by several ranks of Horovod over Gloo: exit code of each, and what it says (`forked_ranks.py`)."""
+    arguments = ["train", "--config", str(config), "--output", str(output)]
+    done = forks.run("forked_ranks:main", [{"ranks": ranks, "folder": str(output), "arguments": arguments, "acts": {}}])
+    assert done.returncode == 0, done.stderr
+    [end] = json.loads(done.stdout)
+    return end["status"], end["text"]

@@ -1,8 +1,8 @@
 """What the tests of the workflow share."""
 
-import subprocess
 from pathlib import Path
 
+import forks
 import pytest
 from calling import Snakemake
 
@@ -10,5 +10,6 @@ from calling import Snakemake
 @pytest.fixture
 def snakemake(tmp_path: Path) -> Snakemake:
     caller = Snakemake(tmp_path)
-    subprocess.run(["ffn", "profiles", "link"], env=caller.env, check=True, stdout=subprocess.DEVNULL)
+    profiles = {"XDG_CONFIG_HOME": caller.env["XDG_CONFIG_HOME"]}
+    forks.run(forks.FFN, ["profiles", "link"], variables=profiles).check_returncode()
     return caller

@@ -20,7 +20,7 @@ NOWHERE = "no-results"
 
 def plan(snakemake: Snakemake, target: str, config: str = "lr_study_fib25") -> str:
     given = ("--configfile", f"config/{config}.yaml", "--config", f"results={NOWHERE}")
-    done = snakemake(target, "-n", "-p", "--cores", "2", *given, cwd=ROOT)
+    done = snakemake.plan(target, "-n", "-p", "--cores", "2", *given, cwd=ROOT)
     assert done.returncode == 0, done.stdout
     return done.stdout
 
@@ -58,14 +58,14 @@ def test_costs_are_measured_by_one_job(snakemake):
 def test_on_a_cluster_a_cell_has_as_many_ranks_as_workers(snakemake):
     real = ("--config", 'study={"real": true, "lr_study": {"workers": [2, 8], "rates": 3}}')
     arguments = ("--profile", "theta", "-n", "-p", "--configfile", "config/fib25.yaml", *real)
-    rounds = snakemake("lr_study", *arguments, cwd=ROOT)
+    rounds = snakemake.plan("lr_study", *arguments, cwd=ROOT)
     assert rounds.returncode == 0, rounds.stdout
     assert set(jobs(rounds.stdout)) == {"fetch", "lr_round", "lr_study"}
-    cell = snakemake("results/fib25/scaling/cells/w0008-p03-s0/done.json", *arguments, cwd=ROOT)
+    cell = snakemake.plan("results/fib25/scaling/cells/w0008-p03-s0/done.json", *arguments, cwd=ROOT)
     assert "aprun -n 8 -N 1 -d" in cell.stdout
     assert "ffn study cell" in cell.stdout
     assert "--cell w0008-p03-s0" in cell.stdout
-    measured = snakemake("scaling", *arguments, cwd=ROOT)
+    measured = snakemake.plan("scaling", *arguments, cwd=ROOT)
     assert "aprun -n 4 -N 1 -d" in measured.stdout
 
 

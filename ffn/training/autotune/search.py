@@ -122,7 +122,7 @@ class _Search:
     def _obstacle(self, candidate: Candidate) -> str | None:
         """Why not to start it: time or memory, as those before it took."""
         needed = 1.2 * self._start_s + (len(self._teams) + 2) * self._turn_s
-        if self.trials and self._left() < needed:
+        if self._left() < needed:
             return "no time left"
         if candidate.ranks * self._bytes > _free_bytes():
             return f"memory: {candidate.ranks} ranks would need {candidate.ranks * self._bytes / 2**30:.1f} GiB"
