@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffn.geometry import Box
+from ffn.inference.kept import Keeper
 from ffn.inference.results import SEGMENTATION_FILE, write_labels
 from ffn.stages import Stage
 
@@ -13,15 +14,21 @@ _PERIOD = 64
 
 
 def write_tiles(infer: Path, boxes: list[Box]) -> int:
-    """Write finished sub-volumes below the folder `infer`; returns the bytes on disk."""
+    """Write finished sub-volumes of one pass below the folder `infer`; returns the bytes of their labels."""
     size = 0
-    for index, box in enumerate(boxes):
-        folder = infer / f"tile-{index:04d}"
-        ids, flat = np.unique(cells(box), return_inverse=True)
-        labels = np.where(cells(box) == 0, 0, flat if ids[0] == 0 else flat + 1).astype(np.uint64)
-        write_labels(folder / SEGMENTATION_FILE, labels, box, (10.0, 10.0, 10.0))
-        Stage(folder, {"box": str(box)}).finish(segments=int(labels.max()))
-        size += (folder / SEGMENTATION_FILE).stat().st_size
+    low = tuple(min(box.start[axis] for box in boxes) for axis in range(3))
+    high = tuple(max(box.stop[axis] for box in boxes) for axis in range(3))
+    stage = Stage(infer / "pass-0", {"box": str(Box((low[0], low[1], low[2]), (high[0], high[1], high[2])))})
+    with Keeper(stage, len(boxes), "benchmark") as keeper:
+        for index, box in enumerate(boxes):
+            folder = infer / f"tile-{index:04d}"
+            ids, flat = np.unique(cells(box), return_inverse=True)
+            flat = flat.reshape(box.shape)
+            labels = np.where(cells(box) == 0, 0, flat if ids[0] == 0 else flat + 1).astype(np.uint64)
+            write_labels(folder / SEGMENTATION_FILE, labels, box, (10.0, 10.0, 10.0))
+            Stage(folder, {"box": str(box)}).finish(segments=int(labels.max()))
+            size += (folder / SEGMENTATION_FILE).stat().st_size
+            keeper.keep(index, folder)
     return size
 
 

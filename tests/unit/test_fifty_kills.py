@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 from flooding import blobs
+from tiled import kept_files
 
 from ffn.geometry import Box
 from ffn.volumes import create_hdf5
@@ -27,13 +28,11 @@ def run(folder: Path, count: int) -> int:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """All files but those that say how fast it went."""
-    files = sorted(path for path in (folder / "results").rglob("*") if path.is_file())
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in files
-        if path.name != "timing.json" and path.parent.name != "jobs"
-    }
+    """The files of all finished sub-volumes, and of the assembly."""
+    run = folder / "results" / "killed"
+    assert not list(run.glob("infer/tile-*")), "folders of unfinished sub-volumes"
+    files = sorted(path for path in (run / "assemble").rglob("*") if path.is_file())
+    return {**kept_files(run / "infer"), **{str(path.relative_to(run)): path.read_bytes() for path in files}}
 
 
 @pytest.fixture
