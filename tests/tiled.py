@@ -151,7 +151,9 @@ def finished_tiles(
     """
     low = tuple(min(box.start[axis] for box in boxes) for axis in range(3))
     region = Box(low, tuple(max(box.stop[axis] for box in boxes) for axis in range(3)))
-    with Keeper(Stage(infer / f"pass-{number}", {"box": str(region), **settings}), len(boxes), "tests") as keeper:
+    with Keeper(
+        Stage(infer / f"pass-{number}", {"box": str(region), **settings}), len(boxes), range(len(boxes))
+    ) as keeper:
         for index, (box, labels) in enumerate(zip(boxes, pieces, strict=True)):
             if index in leaves_out:
                 continue

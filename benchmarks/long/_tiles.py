@@ -19,7 +19,7 @@ def write_tiles(infer: Path, boxes: list[Box]) -> int:
     low = tuple(min(box.start[axis] for box in boxes) for axis in range(3))
     high = tuple(max(box.stop[axis] for box in boxes) for axis in range(3))
     stage = Stage(infer / "pass-0", {"box": str(Box((low[0], low[1], low[2]), (high[0], high[1], high[2])))})
-    with Keeper(stage, len(boxes), "benchmark") as keeper:
+    with Keeper(stage, len(boxes), range(len(boxes))) as keeper:
         for index, box in enumerate(boxes):
             folder = infer / f"tile-{index:04d}"
             ids, flat = np.unique(cells(box), return_inverse=True)

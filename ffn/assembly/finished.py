@@ -1,7 +1,7 @@
 """Whether what is to be joined is there: begun with the settings of now, and finished."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 from ffn.blockwise import Ledger, Step
 from ffn.blockwise.stage import KEPT
 from ffn.errors import StageError
-from ffn.inference.kept import is_intact
+from ffn.inference.kept import without_lost
 from ffn.stages import differences
 
 SHOWN = 20
@@ -29,11 +29,9 @@ class Begun:
     settings: Mapping[str, Any]
     step: Step
 
-    def ledger(self) -> Ledger:
-        """Which sub-volumes are finished."""
-        ledger = self.step.ledger()
-        ledger.forget(lambda entry: not is_intact(entry))
-        return ledger
+    def ledger(self, reads: Callable[[str], bool] = lambda job: True) -> Ledger:
+        """Which sub-volumes are finished; for `reads` see `Ledger`."""
+        return without_lost(self.step.ledger(reads))
 
 
 def begun(folder: Path, count: int, what: str, command: str, expected: Mapping[str, Any]) -> Begun:

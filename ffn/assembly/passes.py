@@ -14,7 +14,7 @@ from ffn.assembly.consensus import Pieces, agreed
 from ffn.assembly.finished import Begun, begun, report
 from ffn.assembly.spec import CONSENSUS_BYTES
 from ffn.assembly.split_consensus import split_consensus
-from ffn.blockwise import BlockwiseStage, Entry, Ledger, Result, Share, Step, Task, suitable_workers
+from ffn.blockwise import BlockwiseStage, Entry, Result, Share, Step, Task, suitable_workers
 from ffn.blockwise.stage import Numbered
 from ffn.bundles import Bundle
 from ffn.config import Config
@@ -85,7 +85,7 @@ def _unfinished(config: Config, passes: Sequence[Begun], boxes: Sequence[Box], i
         f"Pass {number} over sub-volume {index} ({boxes[index]}) of run {config.run} is not finished. Run `ffn infer "
         f"--config FILE --tile {index} --pass {number}` first."
         for number, one in enumerate(passes)
-        for index in one.ledger().missing(indices)
+        for index in one.ledger(Numbered(tuple(indices)).shares_units).missing(indices)
     ]
 
 
@@ -117,15 +117,11 @@ class AgreedSubVolumes(Task):
         return len(self.boxes)
 
     @cached_property
-    def _ledgers(self) -> list[Ledger]:
-        return [step.ledger() for step in self.passes]
-
-    @cached_property
     def _bundle(self) -> Bundle:
         return Bundle(self.folder / ARCHIVES)
 
     def run(self, unit: int) -> Result:
-        entries = [ledger[unit] for ledger in self._ledgers]
+        entries = [step.ledger(Numbered((unit,)).shares_units)[unit] for step in self.passes]
         box, name = self.boxes[unit], f"tile-{unit:04d}"
         with open_volume(labels_of(entries[0])) as first:
             voxel_size = first.voxel_size

@@ -75,10 +75,15 @@ class Ledger:
         folder: Of the step; need not be there yet.
         fingerprint: Of the settings that decide the units' results, and of how the work is cut.
         units: How many there are.
+        reads: Whether to look at what a job did, by its name: where there are thousands of jobs whose units do not
+            matter.
     """
 
-    def __init__(self, folder: Path, fingerprint: str, units: int) -> None:
+    def __init__(
+        self, folder: Path, fingerprint: str, units: int, reads: Callable[[str], bool] = lambda job: True
+    ) -> None:
         self.folder, self.fingerprint, self.units = folder, fingerprint, units
+        self._reads = reads
         self._entries: dict[int, Entry] = {}
         self._forgotten: dict[int, int] = {}
         self._read: dict[Path, int] = {}
@@ -150,7 +155,8 @@ class Ledger:
     def refresh(self, job: str = "*") -> None:
         """Take in the lines that were added since, by the processes of one job or of all. Raises StageError for units
         of other settings."""
-        for path in sorted(self.folder.glob(f"{job}/*.jsonl")):
+        jobs = [folder for folder in sorted(self.folder.glob(job)) if self._reads(folder.name)]
+        for path in (path for folder in jobs for path in sorted(folder.glob("*.jsonl"))):
             begin = self._read.get(path, 0)
             try:
                 with path.open("rb") as file:

@@ -58,10 +58,14 @@ class JobPart:
     def units(self, count: int) -> range:
         return part_of(count, self.part, self.parts)
 
+    def shares_units(self, job: str) -> bool:
+        """Whether another job of the same step may have done units of this one."""
+        return True
+
 
 @dataclass(frozen=True)
 class Numbered:
-    """The units of a step that a job does, by number."""
+    """The units of a step that a job does, by number, ascending."""
 
     numbers: tuple[int, ...]
 
@@ -70,6 +74,11 @@ class Numbered:
 
     def units(self, count: int) -> Sequence[int]:
         return [number for number in self.numbers if number < count]
+
+    def shares_units(self, job: str) -> bool:
+        """Whether another job of the same step may have done units of this one."""
+        batch = Batch.parse(job)
+        return batch is None or (batch.first <= self.numbers[-1] and self.numbers[0] <= batch.last)
 
 
 @dataclass(frozen=True)
@@ -99,9 +108,9 @@ class Step:
     fingerprint: str
     units: int
 
-    def ledger(self) -> Ledger:
-        """What is done of the step at this moment."""
-        return Ledger(self.folder, self.fingerprint, self.units)
+    def ledger(self, reads: Callable[[str], bool] = lambda job: True) -> Ledger:
+        """What is done of the step at this moment; for `reads` see `Ledger`."""
+        return Ledger(self.folder, self.fingerprint, self.units, reads)
 
     def complete(self) -> Ledger:
         """What all of its units left: for a later task that reads it.
@@ -188,7 +197,7 @@ class BlockwiseStage:
         if task is not self.tasks[0]:
             self._require(self.tasks[self.tasks.index(task) - 1], looks=peer.rank == 0)
         step = self.step_of(self.stage, task)
-        ledger, units = step.ledger(), part.units(len(task))
+        ledger, units = step.ledger(part.shares_units), part.units(len(task))
         if self.stage.done_marker.exists():
             # Another process has ended the stage: an empty ledger is one that was cleared.
             return

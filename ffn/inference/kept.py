@@ -9,7 +9,7 @@ What the ledger names and the archives hold is finished. Where an archive is los
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
@@ -17,11 +17,12 @@ from typing import Any, Self
 
 from ffn.blockwise import Entry, Ledger, Step
 from ffn.blockwise.ledger import LedgerWriter
-from ffn.blockwise.stage import KEPT
+from ffn.blockwise.stage import KEPT, Numbered
 from ffn.bundles import Bundle, is_whole, take_out
-from ffn.errors import StageError
-from ffn.files import PARTIAL
+from ffn.errors import HeldError, StageError
+from ffn.files import PARTIAL, remove_leftovers
 from ffn.inference.results import LABELS, SEGMENTATION_FILE, STATE_FILE
+from ffn.locks import lock
 from ffn.stages import LOCK, Stage, settings_hash
 
 ARCHIVES = "archives"
@@ -31,8 +32,19 @@ def ledger_of(folder: Path) -> Ledger | None:
     """Which sub-volumes are finished, whatever the settings were; None where none is. `folder` is that of a pass or of
     the consensus."""
     ledger = Ledger.found(folder / KEPT)
-    if ledger is not None:
-        ledger.forget(lambda entry: not is_intact(entry))
+    return None if ledger is None else without_lost(ledger)
+
+
+def without_lost(ledger: Ledger) -> Ledger:
+    """The same ledger, in which sub-volumes are not finished whose files are lost."""
+    # The last one of an archive is looked at first: if it is whole, so are the others.
+    last = dict[str, Entry]()
+    for entry in ledger.entries():
+        name = str(entry.facts.get("archive"))
+        if name not in last or entry.facts.get("end", 0) > last[name].facts.get("end", 0):
+            last[name] = entry
+    damaged = {name for name, entry in last.items() if not is_intact(entry)}
+    ledger.forget(lambda entry: str(entry.facts.get("archive")) in damaged and not is_intact(entry))
     return ledger
 
 
@@ -99,19 +111,18 @@ class Keeper:
     Args:
         stage: The pass, with all that decides its labels.
         count: Sub-volumes of the run.
-        job: Name of this process's part of the ledger.
+        numbers: Those that this process has to do with, ascending.
 
     Raises StageError where the pass was begun with other settings.
     """
 
-    def __init__(self, stage: Stage, count: int, job: str) -> None:
+    def __init__(self, stage: Stage, count: int, numbers: Sequence[int]) -> None:
         stage.is_done()
-        self._stage = stage
-        self._step = Step(stage.folder / KEPT, settings_hash(stage.settings), count)
-        self._ledger = self._step.ledger()
-        self._ledger.forget(lambda entry: not is_intact(entry))
+        self._stage, job = stage, Numbered(tuple(numbers))
+        step = Step(stage.folder / KEPT, settings_hash(stage.settings), count)
+        self._ledger = without_lost(step.ledger(job.shares_units))
         self._bundle = Bundle(stage.folder / ARCHIVES)
-        self._lines = LedgerWriter(self._step.folder / job, self._step.fingerprint, count)
+        self._lines = LedgerWriter(step.folder / str(job), step.fingerprint, count)
         self._closing = ExitStack()
 
     def missing(self, numbers: Iterable[int]) -> list[int]:
@@ -142,6 +153,15 @@ class Keeper:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._closing.close()
+
+
+def clear_left(folder: Path) -> None:
+    """Remove what a killed process left in the folder of a sub-volume that is kept."""
+    if folder.exists():
+        with suppress(HeldError), lock(folder / LOCK, waits=False):
+            remove_leftovers(folder)
+            clear(folder)
+        remove_empty(folder)
 
 
 def clear(folder: Path) -> None:

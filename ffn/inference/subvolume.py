@@ -17,7 +17,7 @@ from ffn.errors import DataError, HeldError
 from ffn.files import remove
 from ffn.inference.canvas import Flood
 from ffn.inference.drive import BatchedNetwork, drive, side_by_side
-from ffn.inference.kept import Keeper, clear, remove_empty
+from ffn.inference.kept import Keeper, clear_left, remove_empty
 from ffn.inference.results import STATE_FILE, kept_ids, write_results
 from ffn.inference.scene import Scene
 from ffn.inference.state import restore_state, save_state
@@ -109,7 +109,7 @@ def _unfinished(config: Config, tiles: Sequence[Tile], keeper: Keeper) -> list[T
     unfinished = []
     for tile in tiles:
         if tile.index not in missing:
-            clear(tile.output)
+            clear_left(tile.output)
         elif tile.stage(config, tile.place(config)).is_done():
             keeper.keep(tile.index, tile.output)
         else:

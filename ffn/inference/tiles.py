@@ -77,7 +77,7 @@ def infer_tiles(config: Config, indices: Sequence[int], number: int = 0, peer: P
     jobs = [tile(config, index, box, number) for index, box in zip(indices, boxes, strict=True)]
     own = jobs[peer.rank :: peer.size]
     others = [job for place, job in enumerate(jobs) if place % peer.size != peer.rank]
-    with Keeper(pass_stage(config, number), len(tiles(config)), str(batch)) as keeper:
+    with Keeper(pass_stage(config, number), len(tiles(config)), indices) as keeper:
         done = run_tiles(config.of_pass(number), own, others, keeper, shows_progress=peer.rank == 0)
     if done is not None:
         name = f"{batch}-pass-{number}-rank-{peer.rank}.json"

@@ -24,6 +24,7 @@ from ffn.blockwise import (
     part_of,
 )
 from ffn.blockwise.ledger import LedgerWriter
+from ffn.blockwise.stage import Numbered
 from ffn.errors import StageError, WorkerError
 from ffn.geometry import Box
 from ffn.peers import Peer
@@ -97,6 +98,36 @@ def test_what_is_done_is_the_union_of_all_processes(tmp_path):
     assert 1 not in ledger
     ledger.refresh("2-of-2")
     assert 1 in ledger
+
+
+def test_of_thousands_of_jobs_only_those_are_read_that_share_units(tmp_path):
+    for job, unit in (("0000-0003", 1), ("0004-0007", 5), ("0002-0005", 4), ("another", 0)):
+        written(tmp_path, [unit], job)
+    part = Numbered((4, 5, 7))
+    assert (str(part), part.units(7)) == ("0004-0007", [4, 5])
+    ledger = Ledger(tmp_path, "f", 9, part.shares_units)
+    assert [entry.unit for entry in ledger.entries()] == [0, 4, 5]
+    assert ledger.processes == 3
+
+
+def test_no_file_for_arrays_where_there_are_none(tmp_path):
+    with LedgerWriter(tmp_path / "1-of-1", "f", 9) as writer:
+        writer.add(0, {}, {})
+        assert not list(tmp_path.rglob("*.arrays"))
+        writer.add(1, columns(1), {})
+    ledger = Ledger(tmp_path, "f", 9)
+    assert ledger[0].columns() == {}
+    np.testing.assert_array_equal(ledger[1].columns()["a"], [0, 1])
+
+
+def test_a_ledger_is_found_without_its_settings(tmp_path):
+    assert Ledger.found(tmp_path) is None
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "a.jsonl").write_text("{")
+    assert Ledger.found(tmp_path) is None
+    written(tmp_path, [3])
+    (tmp_path / "0" / "a.jsonl").unlink()
+    assert [entry.unit for entry in Ledger.found(tmp_path).entries()] == [3]
 
 
 def test_a_line_or_an_array_that_was_cut_is_passed_over(tmp_path):

@@ -57,7 +57,7 @@ def test_ids_of_joined_objects_leave_gaps(tmp_path, monkeypatch):
     with open_volume(f"{folder / 'segmentation.h5'}:labels") as volume:
         np.testing.assert_array_equal(np.unique(volume[...]), [0, 1, 3])
 
-    with Keeper(pass_stage(config, 0), 1, "tests") as keeper:
+    with Keeper(pass_stage(config, 0), 1, [0]) as keeper:
         keeper.keep(0, folder)
     assemble(config)
     assembled = RunPaths.of(config).assemble

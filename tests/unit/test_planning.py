@@ -267,7 +267,7 @@ def test_memory_that_a_consensus_asks_for(tmp_path):
     assert consensus_mb(large) == ceil((PROCESS_BYTES + 65 * 512**3) / 1e6)
     assert consensus_mb(configured(tmp_path, data={"test": {"image": "nowhere.h5:raw"}})) == 8000
     text = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text(encoding="utf-8")
-    assert "| `consensus`, each job | piece of each voxel, labels of one pass | 65 bytes x T" in text
+    assert "| `consensus`, each worker | piece of each voxel, labels of one pass | 65 bytes x T" in text
 
 
 @pytest.mark.parametrize("edge", [8, 32, 1024])

@@ -227,7 +227,7 @@ def test_tiles_side_by_side_are_the_same_as_one_after_the_other(tmp_path, inputs
     tiles = [Tile(*inputs, box, tmp_path / f"{number}", index=number) for number, box in enumerate(boxes)]
     asked = []
     executor.load_executor = lambda *_, **how: asked.append(how) or network
-    with Keeper(Stage(tmp_path / "infer" / "pass-0", {}), len(tiles), "job") as keeper:
+    with Keeper(Stage(tmp_path / "infer" / "pass-0", {}), len(tiles), range(len(tiles))) as keeper:
         run_tiles(configured(concurrent=concurrent, batch_size=batch_size), tiles, [], keeper)
     assert [(how["batch_size"], how["most"]) for how in asked] == [(batch_size, min(concurrent, len(tiles)))]
     assert max(network.sizes) == min(concurrent, batch_size, len(tiles))
