@@ -16,6 +16,31 @@ SHOWN = 20
 
 
 @dataclass(frozen=True)
+class Finished:
+    """A finished sub-volume.
+
+    Attributes:
+        labels: URI of its labels.
+        facts: What was noted of it: `hash` of its settings, `segments`, where these have gaps `largest_id`.
+        source: Where the facts are from, for messages.
+    """
+
+    labels: str
+    facts: Mapping[str, Any]
+    source: str
+
+    def count(self, name: str, default: int | None = None) -> int:
+        """A number of its facts. Raises StageError where it is none."""
+        value = self.facts.get(name, default)
+        if not isinstance(value, int):
+            raise StageError(
+                f"{self.source} does not say how many segments {self.labels} has ({name}: {value!r}). Delete it and "
+                "run the inference again."
+            )
+        return value
+
+
+@dataclass(frozen=True)
 class Begun:
     """A pass over the sub-volumes of a run, or the consensus of several, of which some may be finished.
 

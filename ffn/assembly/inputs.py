@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ffn.assembly.finished import Begun, begun, report
+from ffn.assembly.finished import Begun, Finished, begun, report
+from ffn.assembly.folders import are_in_folders, in_folders
 from ffn.assembly.labelled import Segmented
 from ffn.assembly.passes import consensus_rule
-from ffn.blockwise import Entry
 from ffn.config import Config
 from ffn.errors import FFNError, StageError, VolumeError
 from ffn.geometry import Box
@@ -37,10 +37,31 @@ class SubVolumes:
 
 
 def finished_tiles(config: Config, boxes: Sequence[Box]) -> SubVolumes:
-    """Look at the ledger and the headers of all sub-volumes of a run.
+    """Look at what is said of all sub-volumes of a run, and at the headers of their labels.
 
-    Raises StageError, or VolumeError where the ledger is right but labels are not, naming all that are wrong.
+    Raises StageError, or VolumeError where all are finished but labels are not right, naming all that are wrong.
     """
+    rule = consensus_rule(config) if len(config.inference.all_passes) > 1 else None
+    found = in_folders(config, boxes, rule) if are_in_folders(config) else _in_archives(config, boxes)
+    # Where nothing says otherwise, ids have no gaps.
+    largest_ids = [one.count("largest_id", default=one.count("segments")) for one in found]
+    sizes, problems = list[VoxelSize | None](), list[str]()
+    for one, box in zip(found, boxes, strict=True):
+        try:
+            sizes.append(_voxel_size(one.labels, box))
+        except FFNError as error:
+            problems.append(str(error))
+    if problems:
+        raise VolumeError(report(problems, _bad(len(problems), boxes, config)))
+    return SubVolumes(
+        Segmented(boxes, [one.labels for one in found], largest_ids),
+        sum(one.count("segments") for one in found),
+        settings_hash({"hashes": [one.facts["hash"] for one in found]}),
+        sizes[0],
+    )
+
+
+def _in_archives(config: Config, boxes: Sequence[Box]) -> list[Finished]:
     found = _begun(config, len(boxes))
     ledger, several = found.ledger(), len(config.inference.all_passes) > 1
     command = f"ffn {'consensus' if several else 'infer'} --config FILE --tile"
@@ -50,23 +71,7 @@ def finished_tiles(config: Config, boxes: Sequence[Box]) -> SubVolumes:
     ]
     if problems:
         raise StageError(report(problems, _bad(len(problems), boxes, config)))
-    entries = list(ledger.entries())
-    # Where nothing says otherwise, ids have no gaps.
-    largest_ids = [_counted(entry, "largest_id", default=_counted(entry, "segments")) for entry in entries]
-    sizes = list[VoxelSize | None]()
-    for entry, box in zip(entries, boxes, strict=True):
-        try:
-            sizes.append(_voxel_size(labels_of(entry), box))
-        except FFNError as error:
-            problems.append(str(error))
-    if problems:
-        raise VolumeError(report(problems, _bad(len(problems), boxes, config)))
-    return SubVolumes(
-        Segmented(boxes, [labels_of(entry) for entry in entries], largest_ids),
-        sum(entry.facts["segments"] for entry in entries),
-        settings_hash({"hashes": [entry.facts["hash"] for entry in entries]}),
-        sizes[0],
-    )
+    return [Finished(labels_of(entry), entry.facts, str(entry.arrays.parent)) for entry in ledger.entries()]
 
 
 def _begun(config: Config, count: int) -> Begun:
@@ -93,17 +98,6 @@ def _begun(config: Config, count: int) -> Begun:
 
 def _bad(count: int, boxes: Sequence[Box], config: Config) -> str:
     return f"{count} of the {len(boxes)} sub-volumes of run {config.run} cannot be assembled"
-
-
-def _counted(entry: Entry, name: str, default: int | None = None) -> int:
-    """A number of a sub-volume's facts; StageError where it is none."""
-    value = entry.facts.get(name, default)
-    if not isinstance(value, int):
-        raise StageError(
-            f"{entry.arrays.parent} does not say how many segments sub-volume {entry.unit} has ({name}: {value!r}). "
-            "Delete that folder and run the inference again."
-        )
-    return value
 
 
 def _voxel_size(uri: str, box: Box) -> VoxelSize | None:

@@ -14,8 +14,8 @@ _IMPORT_EXAMPLES = """\
 
 The folder then is like one that `ffn infer` made. Nothing in the file is executed, whoever it is from."""
 _EXPORT_EXAMPLES = """\
-  ffn tiles --config config.yaml --tile 0 --output sub-volume
-  ffn export-segmentation sub-volume --output out
+  ffn export-segmentation published --output out
+  ffn tiles --config config.yaml --tile 0 --output one && ffn export-segmentation one --output out
 
 Writes out/<x>/<y>/seg-<x>_<y>_<z>.npz, and .prob where the folder has probabilities, as google/ffn reads them."""
 

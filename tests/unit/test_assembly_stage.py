@@ -25,6 +25,7 @@ from ffn.cli import main
 from ffn.config import Config, parse_config
 from ffn.errors import ConfigError, DataError, StageError, VolumeError
 from ffn.geometry import Box, overlapping_tiles
+from ffn.inference.kept import copy_files, ledger_of
 from ffn.inference.tiles import tiles as boxes_of
 from ffn.planning.extent import extent_of
 from ffn.planning.outputs import Cut, outputs
@@ -505,6 +506,30 @@ def test_sub_volumes_made_with_other_settings(tmp_path):
         assemble(config)
 
 
+def test_sub_volumes_in_folders_of_an_older_version(tmp_path, capfd):
+    """What was assembled of them stays; the rest is assembled as they are."""
+    config, truth, infer = run_with_tiles(tmp_path)
+    assemble(config)
+    for entry in ledger_of(infer / "pass-0").entries():
+        copy_files(entry, infer / f"tile-{entry.unit:04d}")
+    shutil.rmtree(infer / "pass-0")
+    assemble(config)
+    assert "is already complete" in capfd.readouterr().err
+    shutil.rmtree(folder_of(config))
+    assemble(config)
+    with open_volume(labels_in(folder_of(config))) as volume:
+        assert same_partition(truth, volume[...])
+    shutil.rmtree(folder_of(config))
+    for number, change in ((1, '"box": "0:'), (2, "{")):
+        marker = infer / f"tile-{number:04d}" / "done.json"
+        marker.write_text(marker.read_text().replace('"box": "2:', change) if number == 1 else change)
+    (infer / "tile-0003" / "done.json").unlink()
+    with pytest.raises(StageError) as told:
+        assemble(config)
+    for number, problem in enumerate(["made with other settings (box: there", "is not a marker", "is not finished"], 1):
+        assert problem in str(told.value).splitlines()[number], number
+
+
 def damaged(path: Path, how: str) -> None:
     if how == "half":
         os.truncate(path, path.stat().st_size // 2)
@@ -578,7 +603,9 @@ def test_labels_of_another_run(tmp_path):
 @pytest.mark.parametrize("facts", [{}, {"segments": "9"}, {"segments": 9, "largest_id": "9"}])
 def test_a_ledger_that_counts_nothing(tmp_path, facts):
     config, _, _ = run_with_tiles(tmp_path, how=with_facts(3, **facts))
-    with pytest.raises(StageError, match=r"pass-0.*does not say how many segments sub-volume 3 has"):
+    with pytest.raises(
+        StageError, match=r"ledger.*does not say how many segments .*tile-0003/segmentation\.h5:labels has"
+    ):
         assemble(config)
 
 
