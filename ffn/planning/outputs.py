@@ -17,8 +17,8 @@ from ffn.volumes import shard_of
 LABELS, LAYER_LABELS, LAYER_IMAGE = 0.14, 0.05, 1.0
 """Bytes a voxel as they are written: compressed labels in HDF5, in a layer, grey values in a layer. Measured on the
 FIB-25 sample of 250^3 voxels and its ground truth."""
-_STATE = 8
-"""Bytes a voxel of a saved state, at most."""
+_STATE, _STATE_FILES = 8, 3
+"""Bytes a voxel of a saved state, at most; state, settings and lock of a sub-volume that is being filled."""
 _PREPARED = 10
 """Bytes a voxel of the volumes with labels: the class of each, and at most its place among the centres."""
 _ASSEMBLY_FILES, _AGGLOMERATION_FILES, _EXPORT_FILES = 6, 10, 3
@@ -71,7 +71,7 @@ def outputs(config: Config, extent: Extent, cut: Cut) -> list[Output]:
     return [
         *_before(config, cut),
         Output("sub-volumes", sub_volumes, written * (labels + extent.count * _TILE_FILES * _SMALL_FILE)),
-        Output("saved states, while running", at_once, at_once * extent.tile_voxels * _STATE),
+        Output("saved states, while running", at_once * _STATE_FILES, at_once * extent.tile_voxels * _STATE),
         Output("assembled volume", _shards(config, extent) + _ASSEMBLY_FILES, int(extent.voxels * density)),
         *_agglomerated(config, extent, density),
         _layers(config, extent),

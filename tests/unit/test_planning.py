@@ -293,7 +293,7 @@ def test_written_sub_volumes_are_as_dense_as_those_that_are_finished(tmp_path):
     extent, cut = extent_of(config), Cut(at_once=5)
     by_name = {output.name: output for output in outputs(config, extent, cut)}
     assert by_name["sub-volumes"].bytes == pytest.approx(0.14 * extent.filled, rel=0.02)
-    assert by_name["saved states, while running"].files == 5
+    assert by_name["saved states, while running"].files == 3 * 5
     finished(config, 0, "0:10,0:10,0:10", 30, 500)
     denser = {output.name: output for output in outputs(config, extent, cut)}["sub-volumes"]
     assert denser.bytes == pytest.approx(0.5 * extent.filled, rel=0.02)
