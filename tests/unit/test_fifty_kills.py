@@ -1,5 +1,6 @@
 """Inference and assembly of a whole run, killed again and again at random, end in the files of an undisturbed run."""
 
+import json
 import shutil
 import signal
 from pathlib import Path
@@ -14,7 +15,7 @@ from tiled import kept_files
 from ffn.geometry import Box
 from ffn.volumes import create_hdf5
 
-LOADED = ("ffn.assembly.run", "ffn.inference.tiles")
+LOADED = ("ffn.assembly.passes", "ffn.assembly.run", "ffn.inference.tiles")
 SHAPE = (40, 42, 44)
 KILLS = 50
 LONGEST = 90
@@ -35,8 +36,16 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {**kept_files(run / "infer"), **{str(path.relative_to(run)): path.read_bytes() for path in files}}
 
 
-@pytest.fixture
-def folders(tmp_path):
+def assert_nothing_was_done_twice(folder: Path) -> None:
+    """No sub-volume is in a ledger more than once: what a process noted before its kill is kept."""
+    for stage in (folder / "results" / "killed" / "infer").glob("*/ledger"):
+        lines = [line for path in stage.glob("*/*.jsonl") for line in path.read_text().splitlines()[1:]]
+        noted = [json.loads(line)["unit"] for line in lines]
+        assert sorted(noted) == list(range(4)), stage
+
+
+@pytest.fixture(params=[1, 2], ids=["one-pass", "two-passes"])
+def folders(tmp_path, request):
     """Two folders with the same image, weights and configuration."""
     config = {
         "run": "killed",
@@ -44,7 +53,7 @@ def folders(tmp_path):
         "network": {"depth": 2, "features": 2, "fov": [9, 9, 9], "deltas": [2, 2, 2]},
         "inference": {
             **{"checkpoint": "model.ckpt", "min_segment_size": 60, "checkpoint_every_s": 1e-9, "concurrent": 3},
-            **{"subvolume_size": [26, 42, 28], "subvolume_overlap": [12, 12, 12]},
+            **{"subvolume_size": [26, 42, 28], "subvolume_overlap": [12, 12, 12], "passes": request.param},
         },
         "assembly": {"workers": 2, "block": [16, 32, 32], "disconnected": "split", "min_overlap_voxels": 20},
     }
@@ -64,11 +73,13 @@ def test_fifty_kills(folders):
     undisturbed, killed = folders
     assert run(undisturbed, 0) == 0
     expected = contents(undisturbed)
-    assert sum(name.endswith("done.json") for name in expected) == 5
+    folders_of_sub_volumes = {name.split("/")[0] for name in expected if "tile-" in name}
+    assert sum(name.endswith("done.json") for name in expected) == 4 * len(folders_of_sub_volumes) + 1
     rng, kills, finished = np.random.default_rng(1), 0, 0
     while kills < KILLS:
         if run(killed, int(rng.integers(1, LONGEST))) == 0:
             assert contents(killed) == expected
+            assert_nothing_was_done_twice(killed)
             shutil.rmtree(killed / "results")
             finished += 1
         else:
@@ -76,4 +87,5 @@ def test_fifty_kills(folders):
     while run(killed, 0) != 0:
         pass
     assert contents(killed) == expected
+    assert_nothing_was_done_twice(killed)
     assert finished > 0
