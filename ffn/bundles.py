@@ -12,6 +12,7 @@ import tarfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -68,7 +69,8 @@ class Bundle:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._path = self._folder / f"{ProcessId.current().name}-{uuid.uuid4().hex[:8]}{SUFFIX}"
             self._file = self._path.open("xb")
-            self._archive = tarfile.TarFile(fileobj=self._file, mode="w")
+            # One header a file: the other format has a second one for fractions of a second.
+            self._archive = tarfile.TarFile(fileobj=self._file, mode="w", format=tarfile.GNU_FORMAT)
             sync(self._folder)
         return self._file, self._archive
 
@@ -108,12 +110,10 @@ def open_file(path: Path) -> IO[bytes]:
     if (place := inside(path)) is None:
         return path.open("rb")
     archive, name = place
-    file = archive.open("rb")
-    for member in _members(file):
-        if member.name == name:
-            return io.BufferedReader(_Part(file, member.offset_data, member.size))
-    file.close()
-    raise FileNotFoundError(f"There is no {name} in {archive}.")
+    begin, size = _places(archive, archive.stat().st_size).get(name, (0, -1))
+    if size < 0:
+        raise FileNotFoundError(f"There is no {name} in {archive}.")
+    return io.BufferedReader(_Part(archive.open("rb"), begin, size))
 
 
 def take_out(archive: Path, name: str, folder: Path) -> None:
@@ -130,6 +130,13 @@ def take_out(archive: Path, name: str, folder: Path) -> None:
             part = io.BufferedReader(_Part(file, member.offset_data, member.size, closes=False))
             with part, (folder / Path(member.name).name).open("wb") as copy:
                 shutil.copyfileobj(part, copy)
+
+
+@lru_cache(maxsize=256)
+def _places(archive: Path, size: int) -> dict[str, tuple[int, int]]:
+    """Where each file begins in an archive of so many bytes, which only grows, and its size."""
+    with archive.open("rb") as file:
+        return {member.name: (member.offset_data, member.size) for member in _members(file)}
 
 
 def _members(file: IO[bytes]) -> Iterator[tarfile.TarInfo]:

@@ -16,7 +16,7 @@ from ffn.errors import VolumeError
 from ffn.geometry import Box
 from ffn.volumes import Volume, open_volume
 
-_HELD_OPEN = 16
+HELD_OPEN = 16
 """Files: a block no larger than a sub-volume meets eight of them, and the next one mostly the same."""
 
 
@@ -80,7 +80,7 @@ class OpenLabels:
         """
         volume = self._volumes.pop(number, None) or open_volume(self.tiles.uris[number])
         self._volumes[number] = volume
-        if len(self._volumes) > _HELD_OPEN:
+        if len(self._volumes) > HELD_OPEN:
             self._volumes.popitem(last=False)[1].close()
         labels = volume.read(box.relative_to(self.tiles.boxes[number].start))
         if (largest := int(labels.max())) > self.tiles.largest_ids[number]:
@@ -95,7 +95,7 @@ class OpenLabels:
         local = self.local(number, box)
         table = self._tables.pop(number, None)
         self._tables[number] = table = self._ids[number] if table is None else table
-        if len(self._tables) > _HELD_OPEN:
+        if len(self._tables) > HELD_OPEN:
             self._tables.popitem(last=False)
         return table[local]
 

@@ -4,15 +4,16 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-from ffn.assembly.labelled import Segmented
+from ffn.assembly.labelled import HELD_OPEN, Segmented
 from ffn.blockwise import Grid
 from ffn.config import Assembly
 from ffn.files import remove
 from ffn.geometry import ZYX, Box
 from ffn.runs import SEGMENTATION_STORE
 from ffn.volumes import Store, StoreLayout, VoxelSize
+from ffn.volumes.hdf5 import CHUNKS_HELD
 
-_PROCESS, _BLOCK, _SHARD, _SHARD_PIECES = 250_000_000, 60, 10, 28
+_PROCESS, _BLOCK, _SHARD, _SHARD_PIECES = 420_000_000, 60, 10, 28
 """Bytes: of Python and its libraries, a voxel of a block, and a voxel of a shard, where pieces are looked for too."""
 
 
@@ -26,8 +27,9 @@ CONSENSUS_BYTES = 65
 
 
 def worker_bytes(rule: Assembly, shard: ZYX) -> int:
-    """What a process holds at most: its shard, a block, and Python with its libraries."""
-    return _PROCESS + prod(shard) * (_SHARD_PIECES if looks_twice(rule) else _SHARD) + prod(rule.block) * _BLOCK
+    """What a process holds at most: its shard, a block, open sub-volumes, and Python with its libraries."""
+    of_shard = prod(shard) * (_SHARD_PIECES if looks_twice(rule) else _SHARD)
+    return _PROCESS + HELD_OPEN * CHUNKS_HELD + of_shard + prod(rule.block) * _BLOCK
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,10 @@ from ffn.volumes.voxelsize import offset_of, voxel_size_of
 
 URI = re.compile(r"(?P<path>.+?\.(?:h5|hdf5|hdf)(?P<gz>\.gz)?)(?::(?P<dataset>.+))?", re.IGNORECASE)
 
+CHUNKS_HELD = 16 << 20
+"""Bytes of unpacked chunks that a dataset keeps: eight of 64^3 labels. HDF5 keeps 1 MiB, so none of these, and unpacks
+one anew for each thin box in it; overlaps of sub-volumes are such boxes."""
+
 
 def open_hdf5(uri: str, channel: int | None = None) -> Volume:
     """Open `file.h5[:dataset]` or `file.h5.gz[:dataset]`; with a channel, that one of a dataset c,z,y,x.
@@ -44,7 +48,7 @@ def _open_file(path: Path, shown: Path) -> h5py.File:
         if inside(path) is not None:
             return _ArchivedFile(path)
         # Finished files never change, and locks fail on many parallel file systems.
-        return h5py.File(path, "r", locking=False)
+        return h5py.File(path, "r", locking=False, rdcc_nbytes=CHUNKS_HELD)
     except FileNotFoundError as error:
         raise VolumeError(f"There is no file {shown}.") from error
     except PermissionError as error:
@@ -61,7 +65,7 @@ class _ArchivedFile(h5py.File):  # type: ignore[misc]  # h5py is not typed
     def __init__(self, path: Path) -> None:
         self._source = open_file(path)
         try:
-            super().__init__(self._source, "r")
+            super().__init__(self._source, "r", rdcc_nbytes=CHUNKS_HELD)
         except BaseException:
             self._source.close()
             raise
