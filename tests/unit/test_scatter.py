@@ -79,7 +79,7 @@ def test_memory_is_that_of_the_workers_and_within_the_node(tmp_path):
     split = scatter(configured(10_000, tmp_path, assembly={"disconnected": "split"}))
     assert keep.megabytes("assemble") < split.megabytes("assemble") <= 128_000
     small = scatter(configured(500, tmp_path))
-    assert small.megabytes("assemble") < keep.megabytes("assemble") / 3
+    assert small.megabytes("assemble") < keep.megabytes("assemble") / 2
 
 
 def test_each_step_waits_for_the_one_before(tmp_path):
