@@ -197,11 +197,11 @@ def test_killed_at_random(undisturbed):
         if ended:
             psutil.wait_procs(beside, timeout=600)
             beside, runs = [], runs + 1
+            print(f"{kills.total()} kills in {runs} runs: {dict(kills)}", flush=True)
             assert workflow.made() == made
             assert_little_was_lost(workflow.journal)
             if kills.total() < KILLS:
                 workflow.remove_stages()
-    print(f"{kills.total()} kills in {runs} runs: {dict(kills)}")
     assert min(kills.values()) >= KILLS // len(STAGES) - KILLS // 30
 
 
