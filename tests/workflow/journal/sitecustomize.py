@@ -36,14 +36,14 @@ def keep_journal(stage: str, path: Path) -> None:
     def watched_results(pool: Pool, task: Task, units: Iterable[int]) -> Iterator[tuple[int, Result]]:
         def begun() -> Iterator[int]:
             for unit in units:
-                note("begun", task.name, unit, at_once=pool.workers)
+                note("begun", f"steps/{task.name}", unit, at_once=pool.workers)
                 yield unit
 
         return results(pool, task, begun())
 
     def watched_add(writer: LedgerWriter, unit: int, *arguments: Any) -> Entry:
         entry = add(writer, unit, *arguments)
-        note("noted", writer.folder.parent.name, unit, redone=entry.redone)
+        note("noted", "/".join(writer.folder.parent.parts[-2:]), unit, redone=entry.redone)
         return entry
 
     Pool.results, LedgerWriter.add = watched_results, watched_add  # type: ignore[method-assign]
