@@ -412,6 +412,9 @@ from pathlib import Path
 import tensorstore, zarr
 from ffn.assembly.run import assemble
 from ffn.config import load_config
+from ffn.volumes import hdf5
+# Of 16 open sub-volumes unpacked chunks would hide what this is about: 16 MiB each, whatever the volume.
+hdf5.CHUNKS_HELD = 1 << 20
 def kilobytes(name):
     return int(re.search(name + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 config = load_config(Path(sys.argv[1]))
