@@ -22,7 +22,7 @@ from ffn.processes import ProcessId
 
 SUFFIX = ".tar"
 UNITS = 32
-"""Of one archive at most: a file is found by reading the headers in front of it."""
+"""The most that one archive holds: a file is found by reading the headers in front of it."""
 
 
 class Bundle:
@@ -41,7 +41,7 @@ class Bundle:
     def add(self, files: Iterable[Path], name: str) -> dict[str, Any]:
         """Append the files of a unit under `name`; they are on the disk when this returns.
 
-        Returns what `is_whole` and `file_in` need to know: `archive`, `folder` and `end`.
+        Returns where they are: `archive` (a file name), `folder` in it, and `end`, the bytes that it must have.
         """
         file, archive = self._begun()
         try:

@@ -48,6 +48,12 @@ class Progress:
         if self._lines:
             self._print()
 
+    def expect(self, count: int) -> None:
+        """There is more to do than was thought, or less."""
+        if self._total is not None:
+            self._total += count
+            self._bar.total = self._total
+
     def advance(self, count: int = 1, note: str = "") -> None:
         """Add finished work; `note` is shown behind the rate."""
         self._done += count

@@ -23,7 +23,7 @@ def looks_twice(rule: Assembly) -> bool:
 
 
 CONSENSUS_BYTES = 65
-"""Of memory for a voxel of a sub-volume while its passes are joined."""
+"""Memory for each voxel of a sub-volume while its passes are joined."""
 
 
 def worker_bytes(rule: Assembly, shard: ZYX) -> int:

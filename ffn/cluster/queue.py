@@ -110,7 +110,7 @@ class Queue:
     # --- parts
 
     def _record(self, reference: str) -> Record:
-        """Of the job that does this work now; one that was not submitted from here has nothing but its id."""
+        """What is known of the job that does this work now; of one not submitted from here only its id."""
         return self.registry.latest(reference) or Record(reference, "", reference, "", {}, id=reference)
 
     def _living(self, record: Record | None, max_age_s: float = 0) -> Record | None:

@@ -64,7 +64,7 @@ class Registry:
         self.folder = folder
 
     def prefix(self, name: str) -> Path:
-        """Of the files of a job."""
+        """How the paths of a job's files begin."""
         return self.folder / name
 
     def add(self, record: Record) -> None:

@@ -26,7 +26,7 @@ class Asked:
 
     @property
     def node_hours(self) -> float:
-        """Of one job that takes its whole wall time."""
+        """What one job takes that lasts its whole wall time."""
         return self.nodes * self.minutes / 60
 
 

@@ -12,7 +12,7 @@ Quality = Literal["exact", "balanced", "fast"]
 LEAST_UNSEEN: dict[Quality, float] = {"exact": 0.0, "balanced": 0.2, "fast": 0.31}
 """What `quality` means for `min_unseen`; measured in docs/quality.md."""
 OFFERS_COMPARED: dict[Quality, int] = {"exact": 1, "balanced": 1, "fast": 4}
-"""Of how many offers the one that would show most goes first."""
+"""How many offers are compared: the one that would show most goes first."""
 JOIN_SHARE: dict[Quality, float] = {"exact": 1.0, "balanced": 0.6, "fast": 0.6}
 """What it means for `join_share`."""
 FEWER_FOVS: dict[Quality, float] = {"exact": 1.0, "balanced": 3.6, "fast": 6.0}
@@ -189,7 +189,7 @@ class Inference(Section):
 
     @property
     def offers_compared(self) -> int:
-        """Of how many offers the one that would show most goes first."""
+        """How many offers are compared: the one that would show most goes first."""
         return OFFERS_COMPARED[self.quality]
 
     @property

@@ -7,7 +7,7 @@ from ffn.errors import GeometryError
 from ffn.geometry import Box
 
 SHIFT_CHANNELS = (0, 1)
-"""Of the volume of a shift mask: shifts along x and along y; which is which does not matter."""
+"""Channels of a shift mask's volume: shifts along x and along y; which is which does not matter."""
 
 
 class Mask(Section):

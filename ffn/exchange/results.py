@@ -27,7 +27,7 @@ from ffn.geometry import ZYX
 
 RECORD = "OriginInfo"
 _MOST_OVERLAPS = MAX_BYTES // 16
-"""Of one file; each takes 16 bytes of it, unless one list serves many objects, which google/ffn never writes."""
+"""In one file; each takes 16 bytes of it, unless one list serves many objects, which google/ffn never writes."""
 
 T = TypeVar("T")
 

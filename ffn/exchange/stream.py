@@ -17,7 +17,7 @@ from typing import Any
 from ffn.errors import ExchangeError
 
 MAX_BYTES = 32 * 2**20
-"""Of one stream. An object's origin takes 40 to 100 bytes; each byte can cost a reader 64 bytes of memory."""
+"""The largest stream. An object's origin takes 40 to 100 bytes; each byte can cost a reader 64 bytes of memory."""
 
 
 @dataclass(frozen=True)

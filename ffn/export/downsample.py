@@ -8,7 +8,7 @@ from ffn.geometry import ZYX, Box
 from ffn.volumes import VoxelSize, pool
 
 _PLANES = 8
-"""Of the result that are made at once: at a border their sources are copied."""
+"""Planes of the result that are made at once: at a border their sources are copied."""
 
 
 @dataclass(frozen=True)

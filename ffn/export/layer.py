@@ -98,7 +98,7 @@ class LayerSpec:
         }
 
     def scale(self, number: int) -> dict[str, Any]:
-        """Of one level what `info` says, apart from its shards."""
+        """What `info` says of one level, apart from its shards."""
         level = self.pyramid[number]
         labels = {"compressed_segmentation_block_size": [8, 8, 8]} if self.kind == "segmentation" else {}
         return {

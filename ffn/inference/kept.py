@@ -157,11 +157,10 @@ class Keeper:
 
 def clear_left(folder: Path) -> None:
     """Remove what a killed process left in the folder of a sub-volume that is kept."""
-    if folder.exists():
-        with suppress(HeldError), lock(folder / LOCK, waits=False):
-            remove_leftovers(folder)
-            clear(folder)
-        remove_empty(folder)
+    with suppress(HeldError), lock(folder / LOCK, waits=False):
+        remove_leftovers(folder)
+        clear(folder)
+    remove_empty(folder)
 
 
 def clear(folder: Path) -> None:

@@ -80,6 +80,7 @@ def run_tiles(
         drive(_nobody_has(config, undone, others, tally, keeper), network, concurrent)
         waits = True if others else None
         left = [tile for tile in undone if keeper.missing([tile.index])]
+        tally.expect(sum(tile.place(config).voxels for tile in left))
         drive((_flood(config, tile, tally, keeper, waits) for tile in left), network, concurrent)
     if tally.tiles > 1:
         log(f"{tally.tiles} sub-volumes: {tally.fovs} FOVs in {tally.seconds:.0f} s, {tally.fovs_per_s:.1f} FOVs/s")
@@ -109,7 +110,10 @@ def _unfinished(config: Config, tiles: Sequence[Tile], keeper: Keeper) -> list[T
     unfinished = []
     for tile in tiles:
         if tile.index not in missing:
-            clear_left(tile.output)
+            if tile.output.exists():
+                # Raises where it holds anything else, such as an imported sub-volume: nobody's work is removed.
+                tile.stage(config, tile.place(config)).is_done()
+                clear_left(tile.output)
         elif tile.stage(config, tile.place(config)).is_done():
             keeper.keep(tile.index, tile.output)
         else:
@@ -128,6 +132,7 @@ def _nobody_has(
         yield _flood(config, tile, tally, keeper, skips=True)
     for tile in reversed(others):
         if keeper.missing([tile.index]):
+            tally.expect(tile.place(config).voxels)
             yield _flood(config, tile, tally, keeper, skips=True)
 
 
@@ -153,13 +158,15 @@ def _flood(
         waits: Whether to wait for a process that has it in hand, see `ffn.locks.lock`.
         skips: Whether to leave it to such a process.
     """
-    stage = tile.stage(config, tile.place(config))
+    box = tile.place(config)
+    stage = tile.stage(config, box)
     with ExitStack() as held:
         try:
             held.enter_context(stage.locked(waits=False if skips else waits))
         except HeldError:
             if not skips:
                 raise
+            tally.expect(-box.voxels)
             remove_empty(tile.output)  # where the other process has just left
             return
         # What another process did before this one got the lock is complete by now.
@@ -169,6 +176,8 @@ def _flood(
             _remove_traces(tile)
             if keeper is not None:
                 keeper.keep(tile.index, tile.output)
+        else:
+            tally.expect(-box.voxels)
     if keeper is not None:
         remove_empty(tile.output)
 

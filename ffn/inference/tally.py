@@ -47,6 +47,10 @@ class Tally:
     def fovs_per_s(self) -> float:
         return self.fovs / self.seconds
 
+    def expect(self, voxels: int) -> None:
+        """There are so many voxels more to do than was thought, or fewer."""
+        self._progress.expect(voxels)
+
     def settle(self, voxels: int) -> None:
         """Show progress; `voxels` need no more work since the last call."""
         note = f"{self.fovs_per_s:.1f} FOVs/s, {self.segments} segments"

@@ -48,11 +48,6 @@ def tiles(config: Config) -> list[Box]:
     return overlapping_tiles(box, size, overlap)
 
 
-def tile_box(config: Config, index: int) -> Box:
-    """The box of one sub-volume. Raises GeometryError if there is none."""
-    return tile_boxes(config, [index])[0]
-
-
 def tile_boxes(config: Config, indices: Sequence[int]) -> list[Box]:
     """The boxes of these sub-volumes. Raises GeometryError if there is no such one."""
     boxes = tiles(config)
@@ -95,7 +90,7 @@ def copy_tile(config: Config, index: int, output: Path, number: int | None = Non
 
     Raises GeometryError if there is no such sub-volume, StageError where it is not finished or the folder is not empty.
     """
-    tile_box(config, index)
+    tile_boxes(config, [index])
     paths, passes = RunPaths.of(config), len(config.inference.all_passes)
     folder = paths.filled(passes) if number is None else paths.infer_pass(number)
     ledger = ledger_of(folder)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from tiled import kept_files
 
 from ffn.cli import main
 from ffn.geometry import Box
+from ffn.stages import Stage
 from ffn.volumes import create_hdf5
 
 HERE = Path(__file__).parent
@@ -99,7 +101,8 @@ def test_three_processes_leave_what_one_does(inputs, single, tmp_path):
     assert [code for code, _ in ended] == [0, 0, 0], ended
     assert files(config) == single
     first, second, third = (text for _, text in ended)
-    assert "voxels/s" in first, "progress"
+    done, total = re.findall(r"(\d+)/(\d+) voxels, .* voxels/s", first)[-1]
+    assert done == total, "progress of what this process did, however the sub-volumes were shared"
     assert "voxels/s" not in second + third, "progress of one process only"
     reached = [
         json.loads((infer_of(config) / f"jobs/0000-0004-pass-0-rank-{rank}.json").read_text()) for rank in range(3)
@@ -155,6 +158,18 @@ def test_complete_folders_are_taken_in_without_the_network(inputs, single, tmp_p
     assert process.returncode == 0, text
     assert "5 of 5 sub-volumes are already complete" in text
     assert files(config) == single
+
+
+def test_an_imported_sub_volume_in_the_place_of_a_finished_one_is_not_removed(inputs, single, tmp_path):
+    config = configured(inputs, tmp_path)
+    alone(config)
+    folder = infer_of(config) / "tile-0002"
+    Stage(folder, {"segmentation_sha256": "of google/ffn"}).begin()
+    (folder / "segmentation.h5").write_bytes(b"hours of work")
+    process = start(config, None, 1)
+    assert "holds results of another configuration" in process.communicate()[0]
+    assert process.returncode == 2
+    assert (folder / "segmentation.h5").read_bytes() == b"hours of work"
 
 
 def test_what_a_lost_archive_held_is_filled_again(inputs, single, tmp_path):
